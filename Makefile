@@ -1,0 +1,29 @@
+# make walkthrough | test | lab    Each installs what it needs into .venv, the first time only.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help walkthrough test lab notebooks
+help:
+	@echo "make walkthrough   run every notebook, read the pages in runs/walkthrough/index.html"
+	@echo "make lab           open the notebooks in JupyterLab"
+	@echo "make test          run every test, notebooks included"
+	@echo "make notebooks     run the notebooks in place and keep their new outputs"
+
+walkthrough: .venv/installed
+	@$(BIN)/selfie-lite walkthrough
+
+test: .venv/installed
+	@$(BIN)/python -m pytest
+
+lab: .venv/installed
+	@$(BIN)/jupyter lab --notebook-dir=nbs
+
+notebooks: .venv/installed
+	@$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False nbs/*.ipynb
+
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("selfie-lite needs Python 3.11 or newer, but $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12 …" % sys.version_info[:2])'
+	@echo "Installing into .venv, once: about 6 GB, a few minutes."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@

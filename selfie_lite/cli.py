@@ -1,0 +1,147 @@
+"""The command line: selfie-lite walkthrough | data."""
+
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from selfie_lite.data import KNOWN, data_cache
+from selfie_lite.errors import SelfieLiteError, suggestion
+
+out, err = Console(soft_wrap=True, highlight=False), Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+class Group(click.Group):
+    """A group of commands that offers the nearest right name for a misspelt one."""
+
+    def resolve_command(self, context, arguments):
+        if arguments and not arguments[0].startswith("-") and arguments[0] not in self.commands:
+            context.fail(f"no command '{arguments[0]}'.{suggestion(arguments[0], self.commands)}")
+        return super().resolve_command(context, arguments)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(package_name="selfie-lite")
+def app():
+    """Selfie: pretrain an image network by letting it pick hidden patches (arXiv 1906.02940)."""
+
+
+@app.command()
+@click.option("--only", multiple=True, metavar="NN", help="Run just the notebooks that begin so, 03 say; repeatable.")
+@click.option(
+    "-p", "--parameter", "parameters", type=(str, str), multiple=True, metavar="NAME VALUE",
+    help="Set a parameter of the notebooks, for instance -p steps 200; repeatable.",
+)  # fmt: skip
+@click.option("--out", "folder", type=Path, default=Path("runs/walkthrough"), help="Where everything is written.")
+def walkthrough(only, parameters, folder):
+    """Run the notebooks of nbs/ in order; keep them, with their outputs, as notebooks and as web pages."""
+    from selfie_lite import walkthrough as runner
+
+    notebooks = runner.find_notebooks(list(only))
+    values = runner.read_parameters(list(parameters), notebooks)
+    outcomes = []
+    for number, path in enumerate(notebooks, 1):
+        outcome = runner.run_notebook(path, folder, values, show_progress=err.is_terminal)
+        outcomes.append(outcome)
+        out.print(
+            f"{number}/{len(notebooks)} {path.stem}: {'ran' if outcome.ok else 'FAILED'}, {outcome.seconds:.0f} s"
+        )
+    index = runner.write_index(folder, outcomes)
+    table = Table("notebook", "seconds", "outcome")
+    for outcome in outcomes:
+        table.add_row(outcome.notebook, f"{outcome.seconds:.0f}", "ran" if outcome.ok else "failed")
+    out.print(table)
+    out.print(f"Read them in a browser: {index.resolve()}", markup=False)
+    failed = [outcome for outcome in outcomes if not outcome.ok]
+    for outcome in failed:
+        err.print(f"failed: {outcome.error}", markup=False)
+    sys.exit(1 if failed else 0)
+
+
+@app.group(cls=Group)
+def data():
+    """Bring images in, list them, check them."""
+
+
+@data.command("import")
+@click.argument("name")
+@click.argument("folder", type=Path)
+@click.option("--size", type=int, help="Pixels a side to store.  [default: 32 for cifar10, else 224]")
+@click.option("--workers", type=int, help="Processes that decode.  [default: one a CPU core, eight at most]")
+@click.option("--skip-unreadable", is_flag=True, help="Leave out images that cannot be read, and say how many.")
+@click.option("--replace", is_flag=True, help="Take the place of an earlier import of this name.")
+def import_(name, folder, size, workers, skip_unreadable, replace):
+    """Turn FOLDER into the data set NAME in data_cache/, once.
+
+    FOLDER holds train/CLASS/* and test/CLASS/* (or val/), or CLASS/*, or just images.
+    """
+    from selfie_lite.data_import import import_folder
+
+    counts, skipped = import_folder(name, folder, size, workers, skip_unreadable, replace)
+    for text in skipped[:20]:
+        err.print(f"left out: {text}", markup=False)
+    if skipped:
+        out.print(f"{len(skipped)} unreadable images were left out.")
+    _say_imported(name, counts)
+
+
+@data.command()
+@click.argument("name")
+@click.option("--replace", is_flag=True, help="Fetch it again.")
+def download(name, replace):
+    """Fetch the data set NAME through torchvision: cifar10 (170 MB) or imagenette (340 MB)."""
+    from selfie_lite.data_import import download_dataset
+
+    _say_imported(name, download_dataset(name, replace))
+
+
+@data.command("list")
+def list_():
+    """The data sets: what is here, and what could be."""
+    from selfie_lite.data_import import installed_datasets
+
+    installed = installed_datasets()
+    table = Table("name", "images here", "what it is")
+    for name in dict.fromkeys([*KNOWN, *installed]):
+        counts, size = (installed[name][key] for key in ("counts", "image_size")) if name in installed else ({}, 0)
+        here = " + ".join(f"{count:,}" for count in counts.values()) or "no"
+        table.add_row(name, here, KNOWN.get(name, f"your import, {size}×{size}"))
+    out.print(table)
+
+
+@data.command()
+@click.argument("names", nargs=-1)
+def verify(names):
+    """Compare the files of data sets (default: all that are here) with the SHA-256 written when they were made."""
+    from selfie_lite.data_import import installed_datasets, verify_dataset
+
+    damaged = 0
+    for name in names or installed_datasets():
+        files = verify_dataset(name)
+        damaged += len(files)
+        out.print(f"{name}: {'damaged or missing: ' + ', '.join(files) if files else 'whole'}", markup=False)
+    if damaged:
+        err.print("Bring a damaged data set again: selfie-lite data import NAME FOLDER --replace", markup=False)
+        sys.exit(1)
+
+
+def _say_imported(name: str, counts: dict[str, int]) -> None:
+    parts = ", ".join(f"{count:,} {split}" for split, count in counts.items())
+    out.print(f"{name}: {parts} images in {data_cache() / name}. Use: load_dataset('{name}')", markup=False)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one message, never a traceback."""
+    try:
+        app(prog_name="selfie-lite", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except SelfieLiteError as error:
+        err.print(f"error: {error}", markup=False)
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        err.print("stopped; nothing half-made was kept.")
+        sys.exit(130)

@@ -1,0 +1,69 @@
+"""What a result was measured on, and how fast this machine is."""
+
+import os
+import platform
+import statistics
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from selfie_lite.patch_network import PatchNetwork
+
+
+def best_device() -> torch.device:
+    """The GPU if torch sees one, else the CPU."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
+def environment() -> dict:
+    """Versions, device and commit, to be written beside every result."""
+    device = best_device()
+    name = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
+    packages = ("torch", "torchvision", "numpy", "papermill", "jupyterlab")
+    return {
+        "commit": _commit(),
+        "device": f"{device.type}: {name}",
+        "cpu_cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "versions": {package: version(package) for package in packages},
+    }
+
+
+def speed_probe(repeats: int = 5, batch_size: int = 16) -> dict[str, float]:
+    """Seconds for one forward and backward pass of the ResNet-18 P over `batch_size` images of 32×32 (16 patches each),
+    the median of `repeats` after one that is not counted, on the CPU and, where there is one, on the GPU."""
+    seconds = {}
+    for device in dict.fromkeys(["cpu", best_device().type]):
+        network = PatchNetwork("resnet18", "small").to(device, memory_format=torch.channels_last)
+        patches = torch.randn(batch_size, 16, 3, 8, 8, device=device)
+        times = []
+        for _ in range(repeats + 1):
+            start = time.perf_counter()
+            network(patches).sum().backward()
+            if device != "cpu":
+                torch.accelerator.synchronize()
+            times.append(time.perf_counter() - start)
+        seconds[device] = statistics.median(times[1:])
+    return seconds
+
+
+def peak_memory_gb() -> float:
+    """The most memory this process has held so far, in GB."""
+    import resource  # not on Windows
+
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def _commit() -> str:
+    here = Path(__file__).parent
+    try:
+        run = lambda *words: subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True)  # noqa: E731
+        commit = run("rev-parse", "--short=12", "HEAD").stdout.strip()
+        return commit + ("+changes" if run("status", "--porcelain", "--", "*.py").stdout.strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

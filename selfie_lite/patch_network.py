@@ -1,0 +1,61 @@
+"""P, the patch network: the first three residual blocks of a ResNet, then average pooling (paper, section 2.2)."""
+
+import torchvision
+from torch import Tensor, nn
+
+from selfie_lite.errors import SelfieLiteError, require_choice
+
+DIMS = {"resnet50": 1024, "resnet18": 256}  # channels that leave the third residual block
+
+
+class PatchNetwork(nn.Module):
+    """P turns every patch, on its own, into one feature vector.
+
+    Built from torchvision's ResNet; parameters keep its names (`conv1`, `bn1`, `layer1` to `layer3`), so weights
+    load into torchvision and timm as they are.
+
+    Args:
+        arch: "resnet50", the paper's, D = 1024, or "resnet18", D = 256, which a laptop's CPU trains in a minute.
+        stem: "small", a 3×3 convolution with stride 1 and no max-pooling, for 8×8 patches; "imagenet", ResNet's own
+            7×7 convolution with stride 2 and max-pooling, for 32×32 patches.
+
+    Raises:
+        SelfieLiteError: for an unknown `arch` or `stem`.
+    """
+
+    def __init__(self, arch: str = "resnet50", stem: str = "small"):
+        super().__init__()
+        require_choice("arch", arch, DIMS)
+        require_choice("stem", stem, ["small", "imagenet"])
+        resnet = getattr(torchvision.models, arch)(weights=None)
+        if stem == "small":
+            resnet.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
+            resnet.maxpool = nn.Identity()
+            nn.init.kaiming_normal_(resnet.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision does
+        self.arch, self.stem, self.dim = arch, stem, DIMS[arch]
+        self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
+        self.layer1, self.layer2, self.layer3 = resnet.layer1, resnet.layer2, resnet.layer3
+
+    def feature_maps(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised float → (B, D, h, w): what the third block gives, before pooling."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        return self.layer3(self.layer2(self.layer1(x)))
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """All patches of a batch in one pass.
+
+        Args:
+            patches: (B, N, 3, S, S) normalised float; any number of leading dimensions will do.
+
+        Returns:
+            features (B, N, D), float.
+
+        Raises:
+            SelfieLiteError: if the patches do not have three channels.
+        """
+        if patches.ndim < 4 or patches.shape[-3] != 3:
+            raise SelfieLiteError(
+                f"P takes RGB patches of shape (batch, patches, 3, size, size), but got {tuple(patches.shape)}."
+            )
+        maps = self.feature_maps(patches.flatten(0, -4))  # (B·N, D, h, w)
+        return maps.mean(dim=(2, 3)).unflatten(0, patches.shape[:-3])

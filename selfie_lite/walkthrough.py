@@ -1,0 +1,135 @@
+"""Run the notebooks one after the other through papermill, and lay the results out as web pages."""
+
+import html
+import json
+import time
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import nbformat
+import papermill
+import yaml
+from nbconvert import HTMLExporter
+from papermill.exceptions import PapermillExecutionError
+
+from selfie_lite.errors import SelfieLiteError, suggestion
+from selfie_lite.machine import environment, speed_probe
+
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "nbs"
+
+
+@dataclass
+class Outcome:
+    """What became of one notebook."""
+
+    notebook: str
+    seconds: float
+    ok: bool
+    error: str = ""  # where and what, in plain words
+
+
+def find_notebooks(only: list[str]) -> list[Path]:
+    """The notebooks of nbs/ in order, or those whose names begin with one of `only`, "03" say.
+
+    Raises:
+        SelfieLiteError: if there is none for one of `only`.
+    """
+    notebooks = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    names = [path.stem for path in notebooks]
+    for prefix in only:
+        if not any(name.startswith(prefix) for name in names):
+            raise SelfieLiteError(f"no notebook begins with '{prefix}'.{suggestion(prefix, names)}")
+    return [path for path in notebooks if not only or path.stem.startswith(tuple(only))]
+
+
+def read_parameters(pairs: list[tuple[str, str]], notebooks: list[Path]) -> dict[str, object]:
+    """Parameter values as YAML reads them, checked against what the notebooks have.
+
+    Raises:
+        SelfieLiteError: for a name that none of the notebooks has, or a value of another type than its default.
+    """
+    known = {}
+    for path in notebooks:
+        known |= papermill.inspect_notebook(path)
+    values = {}
+    for name, text in pairs:
+        if name not in known:
+            raise SelfieLiteError(f"no parameter '{name}' in {_names(notebooks)}.{suggestion(name, known)}")
+        value, type_name = yaml.safe_load(text), known[name]["inferred_type_name"]
+        wanted = {"int": int, "float": (int, float), "bool": bool, "str": str}.get(type_name, object)
+        if type_name == "str" and not isinstance(value, str):
+            value = text  # "-p data 2019" names a folder
+        if not isinstance(value, wanted) or (type_name != "bool" and isinstance(value, bool)):
+            raise SelfieLiteError(f"parameter '{name}' takes {_kind(type_name)}, for instance "
+                                  f"{known[name]['default']}, but '{text}' was given.")  # fmt: skip
+        values[name] = value
+    return values
+
+
+def run_notebook(path: Path, folder: Path, values: dict[str, object], show_progress: bool) -> Outcome:
+    """Execute one notebook into `folder` and write it there as HTML too; an error ends the notebook, not the caller."""
+    folder.mkdir(parents=True, exist_ok=True)
+    executed = folder / path.name
+    own = {name: value for name, value in values.items() if name in papermill.inspect_notebook(path)}
+    start, error = time.perf_counter(), ""
+    bar = {"desc": path.stem, "leave": False, "bar_format": "{desc} {bar:24} cell {n_fmt} of {total_fmt}, {elapsed}"}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of papermill's own
+            papermill.execute_notebook(
+                path,
+                executed,
+                own,
+                kernel_name="python3",
+                cwd=path.parent,
+                progress_bar=bar if show_progress else False,
+            )
+    except PapermillExecutionError as failure:
+        error = f"{executed}, cell {failure.cell_index + 1}: {failure.ename}: {failure.evalue}"
+    except (RuntimeError, OSError) as failure:  # the kernel died, or did not start
+        error = f"{executed}: {failure}"
+    if executed.is_file():
+        write_html(executed)
+    return Outcome(path.stem, round(time.perf_counter() - start, 1), not error, error)
+
+
+def write_html(notebook: Path) -> Path:
+    """The executed notebook as one HTML file that reads without a network."""
+    exporter = HTMLExporter(mathjax_url="", require_js_url="", jquery_url="", mermaid_js_url="", widget_renderer_url="")
+    body, _ = exporter.from_notebook_node(nbformat.read(notebook, as_version=4))
+    page = notebook.with_suffix(".html")
+    page.write_text(body.replace('.ipynb"', '.html"'), encoding="utf-8")
+    return page
+
+
+def write_index(folder: Path, outcomes: list[Outcome]) -> Path:
+    """index.html over the pages, and walkthrough.json with times, versions and device."""
+    rows = "\n".join(
+        f'<tr><td><a href="{o.notebook}.html">{o.notebook}</a></td><td>{o.seconds:.0f} s</td>'
+        f"<td>{'ran' if o.ok else 'failed: ' + html.escape(o.error)}</td></tr>"
+        for o in outcomes
+    )
+    page = folder / "index.html"
+    page.write_text(
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>selfie-lite walkthrough</title>'
+        "<style>body{font:16px sans-serif;max-width:50em;margin:3em auto;padding:0 1em}td,th{padding:.4em 1em;"
+        "text-align:left;border-bottom:1px solid #ccc}table{border-collapse:collapse}</style>"
+        "<h1>selfie-lite walkthrough</h1><table><tr><th>notebook</th><th>time</th><th>outcome</th></tr>"
+        f"{rows}</table></html>\n",
+        encoding="utf-8",
+    )
+    result = {"environment": environment(), "speed_probe_seconds": speed_probe()}
+    result["notebooks"] = [asdict(outcome) for outcome in outcomes]
+    (folder / "walkthrough.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return page
+
+
+def _names(notebooks: list[Path]) -> str:
+    return notebooks[0].stem if len(notebooks) == 1 else f"any of {len(notebooks)} notebooks"
+
+
+def _kind(type_name: str) -> str:
+    return {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}.get(
+        type_name, type_name
+    )
