@@ -30,7 +30,7 @@ def denormalize(images: Tensor) -> Tensor:
 
 
 def augment(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """The paper's augmentation for an image of this size (section 3): pad, crop and flip up to 64 pixels, else
+    """The paper's augmentation for an image of this size: pad, crop and flip up to 64 pixels, else
     random resized crop and flip.
 
     Args:

@@ -146,7 +146,7 @@ def draw_selfie(image: Tensor, grid: PatchGrid, out: SelfieOutput, asked: int = 
     _arrow(ax, (16.1, 4.3), (16.1, 3.6))
     _arrow(ax, (17.2, 2.45), (18.6, 2.45))
     # decoder
-    ax.text(8.0, 8.0, f"DECODER: the {len(masked)} hidden patches, shuffled", ha="center", color=RED, weight="bold")
+    ax.text(9.0, 8.0, f"DECODER: the {len(masked)} hidden patches, shuffled", ha="center", color=RED, weight="bold")
     for k, i in enumerate(order):
         _tile(ax, patches[masked[i]], 6.2 + k * 1.25 - 0.12 * len(order), 8.5, "ABCDEF"[k], size=1.05, below=True)
     if len(masked) > 6:
@@ -170,7 +170,7 @@ def draw_selfie(image: Tensor, grid: PatchGrid, out: SelfieOutput, asked: int = 
     bars.set(xlim=(0, 1), xticks=[0, 0.5, 1], xlabel="softmax probability")
     bars.set_title("the guess", fontsize=10)
     bars.invert_yaxis()
-    ax.text(22.6, 12.0, f"dotted: chance, 1/{len(masked)}", ha="center", fontsize=8)
+    ax.text(22.6, 12.1, f"dotted: chance, 1/{len(masked)}", ha="center", fontsize=8)
     ax.text(0.4, 9.2, f"Which hidden patch belongs\nat location {masked[asked]}?", color=RED, fontsize=11)
     ax.text(0.4, 0.6, title, weight="bold")
     return fig
@@ -202,7 +202,7 @@ def draw_curves(
     with figure(1, 1, width, 3.4) as (fig, axes):
         ax = axes[0, 0]
         for (color, dash, marker), (name, (x, y)) in zip(LINES, curves.items(), strict=False):
-            ax.plot(x, y, color=color, ls=dash, marker=marker if marks else None, ms=4, label=name)
+            ax.plot(np.asarray(x), np.asarray(y), color=color, ls=dash, marker=marker if marks else None, ms=4, label=name)
         if chance is not None:
             ax.axhline(chance, color="black", ls=":", label=f"chance: {chance:.3g}")
         ax.set(xlabel=x_label, ylabel=y_label, title=title)
@@ -245,7 +245,7 @@ def draw_feature_maps(stages: dict[str, Tensor], maps: int = 6) -> Figure:
             for ax in row[1:]:
                 ax.axis("off")
             for ax, channel in zip(row[1:], shown, strict=False):
-                ax.imshow(channel.detach(), cmap="gray")
+                ax.imshow(channel.detach().numpy(), cmap="gray")
     return fig
 
 
@@ -261,8 +261,8 @@ def draw_matrix(
     numbers: bool = False,
 ) -> Figure:
     """A matrix (R, C) as colours. diagonal: frame the right answers. center: a scale symmetric about zero."""
-    matrix = matrix.detach().float()
-    limit = matrix.abs().max().item()
+    matrix = matrix.detach().float().numpy()
+    limit = abs(matrix).max()
     scale = dict(cmap="PuOr", vmin=-limit, vmax=limit) if center else dict(cmap="viridis")
     with figure(1, 1, 4.6, 3.8) as (fig, axes):
         ax = axes[0, 0]
@@ -278,9 +278,10 @@ def draw_matrices(
     low = -limit if center else min(m.detach().min().item() for m in matrices.values())
     with figure(1, len(matrices), width * len(matrices), 3.1) as (fig, axes):
         for ax, (title, matrix) in zip(axes[0], matrices.items(), strict=True):
-            shown = ax.imshow(matrix.detach().float(), cmap="PuOr" if center else "viridis", vmin=low, vmax=limit)
+            shown = ax.imshow(matrix.detach().float().numpy(), cmap="PuOr" if center else "viridis", vmin=low, vmax=limit)
             ax.set_title(title)
             ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
         fig.colorbar(shown, ax=list(axes[0]), label=color_label, shrink=0.8)
     return fig
 
@@ -289,7 +290,7 @@ def draw_logits(logits: Tensor, image: Tensor, grid: PatchGrid, masked: Tensor, 
     """Softmax of logits (M, M) of one image: rows are locations, columns candidate patches; right answers framed,
     the model's choice in each row marked with a dot."""
     patches = patchify(image[None], grid)[0][masked]
-    probabilities = logits.detach().softmax(dim=1)
+    probabilities = logits.detach().softmax(dim=1).numpy()
     size = max(3.6, 0.45 * len(masked))
     with figure(1, 2, size + 4.4, size, width_ratios=[3.2, size + 1]) as (fig, axes):
         _grid(axes[0, 0], image, grid, masked, 0)
@@ -303,7 +304,7 @@ def draw_logits(logits: Tensor, image: Tensor, grid: PatchGrid, masked: Tensor, 
                     ink = "black" if probabilities[i, k] > 0.7 * shown.norm.vmax else "white"
                     ax.text(k, i - 0.1, f"{probabilities[i, k]:.2f}", ha="center", va="center", color=ink)
         ax.scatter(
-            probabilities.argmax(dim=1), np.arange(len(masked)) + 0.25, color=ORANGE, ec="black", s=40, label="choice"
+            probabilities.argmax(axis=1), np.arange(len(masked)) + 0.25, color=ORANGE, ec="black", s=40, label="choice"
         )
         ax.set_yticks(range(len(masked)), [f"location {m}" for m in masked.tolist()])
         ax.set_xticks([])
@@ -323,6 +324,7 @@ def draw_attention(
     weights: Tensor,
     titles: Sequence[str],
     columns: int = 4,
+    color_label: str = "attention weight",
 ) -> Figure:
     """Attention weights (n, V) over the visible patches of one image, laid over it; masked patches are hatched."""
     rows = -(-len(weights) // columns)
@@ -336,10 +338,10 @@ def draw_attention(
             _grid(ax, image, grid, masked, None)
             extent = (-0.5, grid.image_size - 0.5, grid.image_size - 0.5, -0.5)
             shown = ax.imshow(
-                full.view(grid.side, grid.side), cmap="viridis", alpha=0.65, vmin=0, vmax=top, extent=extent
+                full.view(grid.side, grid.side).numpy(), cmap="viridis", alpha=0.65, vmin=0, vmax=top, extent=extent
             )
             ax.set_title(title)
-        fig.colorbar(shown, ax=list(axes.flat), label="attention weight", shrink=0.7)
+        fig.colorbar(shown, ax=list(axes.flat), label=color_label, shrink=0.7)
     return fig
 
 
@@ -359,7 +361,7 @@ def draw_neighbors(queries: Tensor, neighbors: Tensor, title: str = "") -> Figur
 
 
 def draw_puzzle(image: Tensor, grid: PatchGrid, masked: Tensor, logits: Tensor) -> Figure:
-    """The image (3, H, W), the image with holes, and with every hole filled by the model's choice; wrong ones framed."""
+    """The image (3, H, W), the image with holes, and every hole filled by the model's choice; wrong ones framed."""
     patches = patchify(image[None], grid)[0].clone()
     choice = masked[logits.detach().argmax(dim=1)]
     filled = patches.clone()
@@ -383,7 +385,7 @@ def draw_puzzle(image: Tensor, grid: PatchGrid, masked: Tensor, logits: Tensor) 
 
 
 def _image(ax, image: Tensor) -> None:
-    ax.imshow(image.detach().cpu().movedim(0, -1), interpolation="nearest")
+    ax.imshow(image.detach().cpu().movedim(0, -1).numpy(), interpolation="nearest")
     ax.set(xticks=[], yticks=[])
 
 

@@ -1,4 +1,4 @@
-"""P, the patch network: the first three residual blocks of a ResNet, then average pooling (paper, section 2.2)."""
+"""P, the patch network: the first three residual blocks of a ResNet, then average pooling (paper, section 2.1)."""
 
 import torchvision
 from torch import Tensor, nn

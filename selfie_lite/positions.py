@@ -1,4 +1,4 @@
-"""One learned vector for every location of the grid (paper, sections 2.2 and 3)."""
+"""One learned vector for every location of the grid (paper, section 2.2)."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""The whole model: an image in, a guess for every hidden patch out (paper, section 2, figure 1)."""
+"""The whole model: an image in, a guess for every hidden patch out (paper, section 2)."""
 
 from dataclasses import dataclass
 

@@ -133,3 +133,25 @@ def _kind(type_name: str) -> str:
     return {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}.get(
         type_name, type_name
     )
+
+
+def estimate_times(probe_seconds: float) -> list[dict[str, object]]:
+    """How long each notebook should take here, from nbs/results/walkthrough.json: times and speed of one machine.
+
+    Args:
+        probe_seconds: this machine's `speed_probe()["cpu"]`.
+    """
+    recorded = json.loads((NOTEBOOKS / "results" / "walkthrough.json").read_text(encoding="utf-8"))
+    ratio = probe_seconds / recorded["speed_probe_seconds"]["cpu"]
+    seconds = {row["notebook"]: row["seconds"] for row in recorded["notebooks"]}
+    return [
+        {"notebook": path.stem, "question": _question(path), "seconds, recorded": round(seconds[path.stem]),
+         "seconds, estimated here": round(seconds[path.stem] * ratio)}
+        for path in find_notebooks([]) if path.stem in seconds
+    ]  # fmt: skip
+
+
+def _question(notebook: Path) -> str:
+    """What a notebook answers: the paragraph after **Question.** in its first cell."""
+    text = nbformat.read(notebook, as_version=4).cells[0].source
+    return " ".join(text.partition("**Question.**")[2].partition("\n\n")[0].split())

@@ -1,0 +1,69 @@
+"""pyproject.toml is the one list of dependencies; environment.yml, README and the code keep in step with it."""
+
+import ast
+import json
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+import yaml
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PACKAGES = {re.match(r"[\w-]+", line).group().lower() for line in PROJECT["dependencies"]}
+CHOSEN = {"torch", "torchvision", "jupyterlab", "matplotlib", "ipywidgets", "nbval", "papermill"}
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+IMPORT_NAMES = {"PIL": "pillow", "yaml": "pyyaml"}
+
+
+def imported(source):
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module.split(".")[0]
+
+
+def test_everything_imported_is_a_dependency():
+    sources = [
+        path.read_text(encoding="utf-8") for folder in ("selfie_lite", "tests") for path in (ROOT / folder).glob("*.py")
+    ]
+    for path in (ROOT / "nbs").glob("*.ipynb"):
+        sources += [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    names = {name for source in sources for name in imported(source)} - set(sys.stdlib_module_names) - {"selfie_lite"}
+    assert {IMPORT_NAMES.get(name, name) for name in names} - PACKAGES == set()
+
+
+def test_environment_yml_leaves_everything_to_pyproject():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    python, pip, pip_part = environment["dependencies"]
+    assert python == "python" + PROJECT["requires-python"] and pip == "pip"
+    assert pip_part == {"pip": ["-e ."]}
+    assert environment["name"] == PROJECT["name"]
+
+
+def test_readme_says_what_holds():
+    assert CHOSEN <= PACKAGES
+    listed = re.search(r"Packages: ([^.]+)\.", README).group(1)
+    assert {name.strip(" `\n") for name in listed.replace(" and ", ",").split(",")} == PACKAGES
+    assert f"Python {PROJECT['requires-python'].removeprefix('>=')} or newer" in README
+    for command in ("make walkthrough", "make test", "make lab", "conda env create -f environment.yml"):
+        assert command in README
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(re.findall(r"make ([a-z]+)", README)) <= set(targets)
+
+
+def test_ci_runs_the_readme_test_command():
+    assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+
+
+def test_readme_map_has_every_notebook_with_its_recorded_time():
+    recorded = json.loads((ROOT / "nbs" / "results" / "walkthrough.json").read_text(encoding="utf-8"))
+    seconds = {row["notebook"]: row["seconds"] for row in recorded["notebooks"]}
+    assert re.fullmatch(r"[0-9a-f]{12}", recorded["environment"]["commit"]), "measured on committed code"
+    notebooks = {path.stem for path in (ROOT / "nbs").glob("[0-9][0-9]_*.ipynb")}
+    rows = dict(re.findall(r"\| \[(\d\d_\w+)\]\(nbs/\1\.ipynb\) \|[^|]+\| (\d+) s \|", README))
+    assert set(rows) == notebooks == set(seconds)
+    assert {name: int(text) for name, text in rows.items()} == {name: round(seconds[name]) for name in rows}

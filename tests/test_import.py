@@ -1,0 +1,51 @@
+"""What `import selfie_lite` brings along, and what it says when torch and torchvision do not fit."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import selfie_lite
+
+
+def run(code, **environment):
+    environment = {**os.environ, **{name: str(value) for name, value in environment.items()}}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_neither_jupyter_nor_matplotlib():
+    code = """
+import sys, selfie_lite, selfie_lite.data_import
+heavy = {"jupyter", "jupyter_core", "jupyterlab", "IPython", "ipykernel", "ipywidgets", "papermill", "nbformat",
+         "matplotlib", "pandas"}
+print(sorted(heavy & {name.split(".")[0] for name in sys.modules}))
+"""
+    result = run(code)
+    assert result.stdout == "[]\n", result.stderr
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        'RuntimeError("operator torchvision::nms does not exist")',
+        'ImportError("undefined symbol: _ZN3c10")',
+        'OSError("libcudart.so.13: cannot open shared object file")',
+    ],
+)
+def test_a_torchvision_that_does_not_fit(tmp_path, error):
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(f"raise {error}\n")
+    result = run("import selfie_lite", PYTHONPATH=tmp_path)
+    assert result.returncode == 1
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: torch ") and "torchvision" in last and error.split('"')[1] in last
+    assert "python -m pip install --force-reinstall torch torchvision" in last
+    assert "The above exception" not in result.stderr and "During handling" not in result.stderr
+    assert result.stderr.count("Traceback") == 1 and str(tmp_path) not in result.stderr
+
+
+def test_every_public_name_is_there():
+    assert selfie_lite.__all__ == sorted(selfie_lite.__all__)
+    for name in selfie_lite.__all__:
+        assert getattr(selfie_lite, name) is not None

@@ -1,0 +1,128 @@
+"""The saved notebooks are whole and readable, and run from any folder with other parameters and solved exercises."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "nbs").glob("[0-9][0-9]_*.ipynb"))
+OTHER = {
+    "00": {"image_number": 3, "seed": 7},
+    "01": {"image_number": 8, "num_draws": 5000, "seed": 7},
+    "02": {"photo": "rocket", "num_images": 30, "seed": 7},
+    "03": {"photo": "coffee", "seed": 7},
+    "04": {"steps": 4, "batch_size": 8, "queries": "mask_token", "seed": 7},
+}
+SECTIONS = [
+    "**Question.**",
+    "you can**",
+    "## Exercises",
+    "## What the paper says",
+    "## Common mistakes",
+    "**In one line:**",
+]
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+def tags(cell):
+    return cell.metadata.get("tags", [])
+
+
+def test_all_of_them_are_here():
+    assert [path.stem[:2] for path in NOTEBOOKS] == sorted(OTHER)
+
+
+@each_notebook
+def test_saved_notebook_is_whole(path):
+    notebook = read(path)
+    nbformat.validate(notebook)
+    cells = code_cells(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), "run it from top to bottom"
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert len(outputs) > 10 and any("image/png" in output.get("data", {}) for output in outputs)
+    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    assert max(len(cell.source.splitlines()) for cell in cells) <= 30
+    assert "widgets" not in notebook.metadata
+    text = path.read_text(encoding="utf-8")
+    assert len(text.encode()) < 1.5e6
+    assert not re.search(r"(?<![\w.:/])/(home|root|work|Users|tmp)/\w", text), "a path of some machine"
+
+
+@each_notebook
+def test_follows_the_skeleton(path):
+    notebook = read(path)
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    assert [section for section in SECTIONS if section not in text] == []
+    exercises = [cell for cell in notebook.cells if "exercise" in tags(cell)]
+    assert 2 <= len(exercises) == text.count("<summary>Solution</summary>")
+    first_picture = next(i for i, c in enumerate(notebook.cells) if "image/png" in str(c.get("outputs", "")))
+    assert first_picture <= 7, "a picture comes first"
+    for link in re.findall(r"\]\(([^)#:]+\.ipynb)\)", text):
+        assert (path.parent / link).is_file(), link
+
+
+@each_notebook
+def test_parameters_are_typed_and_explained(path):
+    parameters = papermill.inspect_notebook(path)
+    assert "seed" in parameters
+    for name, parameter in parameters.items():
+        assert parameter["inferred_type_name"] in ("int", "float", "str", "bool") and parameter["help"], name
+
+
+@each_notebook
+def test_some_cells_are_compared_by_nbval(path):
+    compared = [cell for cell in code_cells(read(path)) if "nbval-check-output" in tags(cell)]
+    assert compared and all(cell.execution_count and cell.outputs for cell in compared)
+
+
+def solve_exercises(notebook):
+    """Put each hidden solution in the place of the `name = None` before it."""
+    for cell, solution in zip(notebook.cells, notebook.cells[1:], strict=False):
+        if "exercise" not in tags(cell):
+            continue
+        code = re.search(r"```python\n(.*?)```", solution.source, re.DOTALL).group(1)
+        ast.parse(code)
+        first, _, rest = cell.source.partition("\n")
+        assert re.fullmatch(r"\w+ = None", first), "an exercise starts with the reader's line"
+        cell.source = code + rest
+
+
+@each_notebook
+def test_runs_from_another_folder_with_other_parameters_and_solved_exercises(path, tmp_path):
+    notebook = read(path)
+    solve_exercises(notebook)
+    nbformat.write(notebook, tmp_path / "solved.ipynb")
+    papermill.execute_notebook(
+        tmp_path / "solved.ipynb",
+        tmp_path / "out.ipynb",
+        OTHER[path.stem[:2]],
+        cwd=tmp_path,
+        kernel_name="python3",
+        progress_bar=False,
+    )
+    executed = read(tmp_path / "out.ipynb")
+    for cell in executed.cells:
+        if "exercise" in tags(cell):
+            assert "right!" in str(cell.outputs), cell.source
+
+
+def test_plain_papermill_from_another_folder(tmp_path):
+    papermill_program = Path(sys.executable).with_name("papermill")
+    command = [papermill_program, NOTEBOOKS[3], "out.ipynb", "-p", "seed", "7", "-k", "python3"]
+    done = subprocess.run([str(word) for word in command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "seed = 7" in (tmp_path / "out.ipynb").read_text(encoding="utf-8")
