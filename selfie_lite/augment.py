@@ -17,6 +17,8 @@ def normalize(images: Tensor) -> Tensor:
     """uint8 (…, 3, H, W), 0 to 255, to float32 with about zero mean and unit variance per channel."""
     if images.dtype != torch.uint8:
         raise SelfieLiteError(f"normalize takes uint8 images, 0 to 255, but these are {images.dtype}.")
+    if images.ndim < 3 or images.shape[-3] != 3:
+        raise SelfieLiteError(f"normalize takes RGB images (…, 3, height, width), but got {tuple(images.shape)}.")
     mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1)
     std = torch.tensor(STD, device=images.device).view(3, 1, 1)
     return (images / 255 - mean) / std
@@ -60,6 +62,8 @@ def pad_crop_flip(
     """
     require_choice("padding_mode", padding_mode, ["zero", "reflect"])
     batch, _, height, width = images.shape
+    if not 0 <= padding < min(height, width):
+        raise SelfieLiteError(f"padding must lie between 0 and {min(height, width) - 1}, but is {padding}.")
     uniform = _uniform(batch, 3, generator, images.device)
     shift = (uniform * (2 * padding + 1)).long() - padding  # each of -padding … padding equally likely
     rows = shift[:, :1] + torch.arange(height, device=images.device)  # (B, H), in the unpadded image
@@ -90,6 +94,8 @@ def random_resized_crop_flip(
     Returns:
         (B, C, H, W) uint8, bilinearly interpolated.
     """
+    if images.dtype != torch.uint8:
+        raise SelfieLiteError(f"crop uint8 images, before normalize, but these are {images.dtype}.")
     batch, device = len(images), images.device
     uniform = _uniform(batch, 5, generator, device)
     area = scale[0] + (scale[1] - scale[0]) * uniform[:, 0]

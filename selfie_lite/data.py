@@ -102,6 +102,8 @@ def load_dataset(
         SelfieLiteError: for an unknown name or split, an empty folder, or a size it does not have.
     """
     require_choice("split", split, SPLITS)
+    if image_size is not None and image_size < 1:
+        raise SelfieLiteError(f"image_size is a number of pixels, 1 or more, but is {image_size}.")
     name = str(name_or_folder)
     if name in ("sample", "photos"):
         dataset = _load_sample(split) if name == "sample" else _load_photos(split)
@@ -195,6 +197,8 @@ def find_images(folder: Path) -> dict[str, tuple[list[str], list[int], list[str]
         SelfieLiteError: if there are none, or they lie where it is unclear which class they belong to.
     """
     roots = {"train": folder}
+    if not (folder / "train").is_dir() and (stray := [n for n in ("test", "val") if (folder / n).is_dir()]):
+        raise SelfieLiteError(f"{folder} has a folder {stray[0]}/ but no train/: name the other one train.")
     if (folder / "train").is_dir():
         tests = [folder / name for name in ("test", "val") if (folder / name).is_dir()]
         roots = {"train": folder / "train"} | {"test": test for test in tests[:1]}  # noqa: B035
@@ -215,6 +219,7 @@ def _find_classes(root: Path) -> tuple[list[str], list[int], list[str]]:
     names = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     ending = tuple(IMG_EXTENSIONS)
     samples = make_dataset(str(root), {n: i for i, n in enumerate(names)}, ending, allow_empty=True) if names else []
+    samples = [(path, label) for path, label in samples if "/." not in Path(path).relative_to(root).as_posix()]
     if loose and samples:
         raise SelfieLiteError(
             f"{root} holds {len(loose)} images beside its class folders, the first {loose[0]}. "
@@ -260,10 +265,17 @@ def _load_arrays(name: str, split: str) -> ImageDataset:
     count, size = description["counts"][split], description["image_size"]
     shape = (count, 3, size, size)
     path = folder / f"{split}_images.bin"
-    if not path.is_file() or path.stat().st_size != np.prod(shape, dtype=np.int64):
-        raise SelfieLiteError(f"{path} is damaged or missing. Import it again with: selfie-lite data import --replace")
+    try:
+        labels = torch.from_numpy(np.load(folder / f"{split}_labels.npy"))
+        whole = len(labels) == count and path.stat().st_size == np.prod(shape, dtype=np.int64)
+    except (OSError, ValueError, EOFError):
+        whole = False
+    if not whole:
+        raise SelfieLiteError(
+            f"{folder} is damaged (`selfie-lite data verify {name}` names the files). "
+            f"Import it again: selfie-lite data import {name} FOLDER --replace"
+        )
     images = torch.from_numpy(np.memmap(path, dtype=np.uint8, mode="c", shape=shape))  # a private view of the file
-    labels = torch.from_numpy(np.load(folder / f"{split}_labels.npy"))
     return ImageDataset(name, split, images, labels, description["classes"])
 
 
@@ -281,7 +293,7 @@ def _load_imagenet(split: str, image_size: int) -> ImageFiles:
         raise DatasetNotFoundError(how_to_get("imagenet"))
     try:
         folder = torchvision.datasets.ImageNet(root, split="train" if split == "train" else "val")
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, ImportError) as error:  # ImportError: torchvision reads the devkit with SciPy
         raise DatasetNotFoundError(f"{root} is not laid out as expected: {error}\n{how_to_get('imagenet')}") from None
     paths, labels = zip(*folder.samples, strict=True)
     classes = [names[0] for names in folder.classes]

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +22,7 @@ from selfie_lite.data import BUNDLED, KNOWN, data_cache, find_images, how_to_get
 from selfie_lite.errors import DatasetNotFoundError, SelfieLiteError, UnreadableImageError, suggestion
 
 BATCH = 64  # images that a worker process hands over at a time
+OLD = "_old"  # ends the name of a data set that is being replaced
 
 
 def import_folder(
@@ -52,7 +54,7 @@ def import_folder(
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise SelfieLiteError(f"there is no folder {folder}.")
-    size = image_size or (32 if name == "cifar10" else 224)
+    size = image_size if image_size is not None else 32 if name == "cifar10" else 224
     if size < 1:
         raise SelfieLiteError(f"--size is a number of pixels, 1 or more, but is {size}.")
     workers = min(os.cpu_count() or 1, 8) if workers is None else workers
@@ -86,8 +88,7 @@ def download_dataset(name: str, replace: bool = False) -> dict[str, int]:
         ways = how_to_get(name) if name in KNOWN else suggestion(name, ["cifar10", "imagenette"]).strip()
         raise DatasetNotFoundError(f"'{name}' cannot be downloaded. {ways}")
     _refuse_taken(name, replace)
-    data_cache().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".downloading-{name}-", dir=data_cache()) as raw:
+    with _work_folder(name, bytes_needed=0) as raw:
         try:
             if name == "cifar10":
                 sets = {s: torchvision.datasets.CIFAR10(raw, s == "train", download=True) for s in ("train", "test")}
@@ -97,7 +98,7 @@ def download_dataset(name: str, replace: bool = False) -> dict[str, int]:
         except (OSError, RuntimeError) as error:
             raise DatasetNotFoundError(f"the download of {name} failed: {error}\n{how_to_get(name)}") from None
         if name == "imagenette":
-            return import_folder(name, next(Path(raw).glob("imagenette2*/")), replace=replace)[0]
+            return import_folder(name, next(raw.glob("imagenette2*/")), replace=replace)[0]
         needed = sum(dataset.data.nbytes for dataset in sets.values())
         with dataset_writer(name, 32, sets["train"].classes, needed, replace) as write:
             for split, dataset in sets.items():
@@ -110,33 +111,54 @@ def dataset_writer(name: str, image_size: int, classes: list[str], bytes_needed:
     """Gives a function write(split, batches of (images (B, 3, H, W) uint8, labels (B,))); the data set appears under
     its name when the block ends, and nothing of it does if the block fails."""
     _refuse_taken(name, replace)
-    cache = data_cache()
-    cache.mkdir(parents=True, exist_ok=True)
-    _clean_up_after_killed_imports(cache, name)
-    free = shutil.disk_usage(cache).free
-    if bytes_needed > free:
-        raise SelfieLiteError(
-            f"'{name}' takes {bytes_needed / 1e9:.1f} GB at {image_size}×{image_size} pixels, but {cache} has "
-            f"{free / 1e9:.1f} GB left. Make room, or point SELFIE_LITE_DATA at another disk."
-        )
-    folder = Path(tempfile.mkdtemp(prefix=f".importing-{name}-{os.getpid()}-", dir=cache))
-    folder.chmod(0o755)
-    write = _Writer(folder)
-    try:
+    with _work_folder(name, bytes_needed) as folder:
+        write = _Writer(folder)
         yield write
         description = {"name": name, "image_size": image_size, "classes": list(classes)}
         description |= {"counts": write.counts, "sha256": write.sha256}
         _write_durably(folder / "dataset.json", [json.dumps(description, indent=1).encode()])
-        _move_into_place(folder, cache / name)
+        _move_into_place(folder, data_cache() / name)
+
+
+@contextmanager
+def _work_folder(name: str, bytes_needed: int) -> Iterator[Path]:
+    """A hidden folder in data_cache/ that is gone when the block ends, however it ends. What killed imports of this
+    name left behind is cleared away first."""
+    cache = data_cache()
+    mine = f".importing-{name}-{platform.node()}"
+    folder = None
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        for leftover in cache.glob(f"{mine}-*-*"):
+            stem, pid, _ = leftover.name.rsplit("-", 2)
+            if stem != mine or _is_running(pid):
+                continue
+            if leftover.name.endswith(OLD) and not (cache / name).exists():
+                os.replace(leftover, cache / name)  # killed between the two renames of _move_into_place
+            shutil.rmtree(leftover, ignore_errors=True)
+        free = shutil.disk_usage(cache).free
+        if bytes_needed > free:
+            raise SelfieLiteError(
+                f"'{name}' takes {bytes_needed / 1e9:.1f} GB, but {cache} has {free / 1e9:.1f} GB left. "
+                "Make room, or point SELFIE_LITE_DATA at another disk."
+            )
+        folder = Path(tempfile.mkdtemp(prefix=f"{mine}-{os.getpid()}-", dir=cache))
+        folder.chmod(0o755)
+        yield folder
+    except PermissionError as error:
+        raise SelfieLiteError(
+            f"{error.filename or cache} cannot be written. Point SELFIE_LITE_DATA at a folder of your own."
+        ) from None
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         raise SelfieLiteError(
-            f"the disk of {cache} is full: '{name}' takes {bytes_needed / 1e9:.2f} GB. Nothing of it was kept and "
-            "nothing else was touched. Make room, or point SELFIE_LITE_DATA at another disk."
+            f"the disk of {cache} is full. Nothing of '{name}' was kept and nothing else was touched. "
+            "Make room, or point SELFIE_LITE_DATA at another disk."
         ) from None
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Writer:
@@ -161,12 +183,14 @@ class _Writer:
 
 def installed_datasets() -> dict[str, dict]:
     """The descriptions (dataset.json) of the bundled and imported data sets, by name."""
-    files = {
-        path.parent.name: path for root in (BUNDLED, data_cache()) for path in sorted(root.glob("[!.]*/dataset.json"))
-    }
-    return {
-        name: json.loads(path.read_text(encoding="utf-8")) | {"folder": path.parent} for name, path in files.items()
-    }
+    found = {}
+    for path in [*sorted(BUNDLED.glob("[!.]*/dataset.json")), *sorted(data_cache().glob("[!.]*/dataset.json"))]:
+        try:
+            description = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:  # listed, and reported by verify_dataset
+            description = {"counts": {}, "image_size": 0, "sha256": {path.name: "damaged"}}
+        found[path.parent.name] = description | {"folder": path.parent}
+    return found
 
 
 def verify_dataset(name: str) -> list[str]:
@@ -249,22 +273,27 @@ def _refuse_taken(name: str, replace: bool) -> None:
         )
 
 
-def _clean_up_after_killed_imports(cache: Path, name: str) -> None:
-    for leftover in cache.glob(f".importing-{name}-*-*"):
-        pid = leftover.name.removeprefix(f".importing-{name}-").split("-")[0]
-        try:
-            os.kill(int(pid), 0)  # still at work?
-        except (ValueError, ProcessLookupError):
-            shutil.rmtree(leftover, ignore_errors=True)
-        except PermissionError:
-            pass
+def _is_running(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, OverflowError, ProcessLookupError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _move_into_place(folder: Path, place: Path) -> None:
-    old = folder.with_name(folder.name + "-old")
-    if place.is_symlink() or place.exists():
+    old = folder.with_name(folder.name + OLD)
+    taken = place.is_symlink() or place.exists()
+    if taken:
         os.replace(place, old)
-    os.replace(folder, place)
+    try:
+        os.replace(folder, place)
+    except OSError:
+        if taken:
+            os.replace(old, place)
+        raise
     if old.is_symlink():
         old.unlink()
     shutil.rmtree(old, ignore_errors=True)

@@ -26,7 +26,8 @@ def require_choice(what: str, value: str, choices: Iterable[str]) -> None:
 def suggestion(name: str, choices: Iterable[str]) -> str:
     """' Did you mean …?' when something near is among `choices`, else the whole list."""
     choices = [str(choice) for choice in choices]
-    near = get_close_matches(str(name), choices, n=3, cutoff=0.5)
+    by_lower = {choice.lower(): choice for choice in choices}
+    near = [by_lower[match] for match in get_close_matches(str(name).lower(), by_lower, n=3, cutoff=0.5)]
     if near:
         return f" Did you mean {' or '.join(repr(n) for n in near)}?"
     return f" Choose from: {', '.join(choices) or 'none'}."

@@ -202,7 +202,9 @@ def draw_curves(
     with figure(1, 1, width, 3.4) as (fig, axes):
         ax = axes[0, 0]
         for (color, dash, marker), (name, (x, y)) in zip(LINES, curves.items(), strict=False):
-            ax.plot(np.asarray(x), np.asarray(y), color=color, ls=dash, marker=marker if marks else None, ms=4, label=name)
+            ax.plot(
+                np.asarray(x), np.asarray(y), color=color, ls=dash, marker=marker if marks else None, ms=4, label=name
+            )
         if chance is not None:
             ax.axhline(chance, color="black", ls=":", label=f"chance: {chance:.3g}")
         ax.set(xlabel=x_label, ylabel=y_label, title=title)
@@ -278,7 +280,9 @@ def draw_matrices(
     low = -limit if center else min(m.detach().min().item() for m in matrices.values())
     with figure(1, len(matrices), width * len(matrices), 3.1) as (fig, axes):
         for ax, (title, matrix) in zip(axes[0], matrices.items(), strict=True):
-            shown = ax.imshow(matrix.detach().float().numpy(), cmap="PuOr" if center else "viridis", vmin=low, vmax=limit)
+            shown = ax.imshow(
+                matrix.detach().float().numpy(), cmap="PuOr" if center else "viridis", vmin=low, vmax=limit
+            )
             ax.set_title(title)
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)

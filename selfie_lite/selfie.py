@@ -161,7 +161,7 @@ class Selfie(nn.Module):
                 )
             if locations.shape[1] == 0:
                 raise SelfieLiteError(f"{name} is empty: something must be hidden, and something must stay visible.")
-        if visible.device.type == "cpu":  # elsewhere the look would make the device wait
+        if visible.device.type == masked.device.type == "cpu":  # elsewhere the look would make the device wait
             both = torch.cat([visible, masked], dim=1).sort(dim=1).values
             if both.min() < 0 or both.max() >= self.grid.count:
                 raise SelfieLiteError(

@@ -84,6 +84,7 @@ def run_notebook(path: Path, folder: Path, values: dict[str, object], show_progr
                 kernel_name="python3",
                 cwd=path.parent,
                 progress_bar=bar if show_progress else False,
+                extra_arguments=["--IPKernelApp.log_level=50"],  # its warnings are not for the reader
             )
     except PapermillExecutionError as failure:
         error = f"{executed}, cell {failure.cell_index + 1}: {failure.ename}: {failure.evalue}"

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -201,16 +202,18 @@ def test_a_damaged_data_set_is_not_loaded(cache, pets, file, damage):
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(SelfieLiteError, match=f"{file} is damaged or missing. Import it again"):
+    with pytest.raises(
+        SelfieLiteError, match="pets is damaged .*Import it again: selfie-lite data import pets FOLDER --replace"
+    ):
         load_dataset("pets")
 
 
 def test_a_damaged_description(cache, pets):
     import_folder("pets", pets, 32, workers=0)
     (cache / "pets" / "dataset.json").write_text("{")
-    for look in (load_dataset, verify_dataset):
-        with pytest.raises(SelfieLiteError, match="dataset.json is damaged"):
-            look("pets")
+    with pytest.raises(SelfieLiteError, match="dataset.json is damaged"):
+        load_dataset("pets")
+    assert verify_dataset("pets") == ["dataset.json"] and verify_dataset("sample") == []
 
 
 def test_installed_datasets(cache, pets):
@@ -238,7 +241,7 @@ def test_a_full_disk_leaves_nothing(cache, pets, monkeypatch, step, replace):
     else:
         where = {"fsync": "os.fsync", "save": "numpy.save", "mkdtemp": "tempfile.mkdtemp"}[step]
         monkeypatch.setattr(where, full)
-    with pytest.raises(SelfieLiteError, match="the disk of .* is full: 'pets' takes"):
+    with pytest.raises(SelfieLiteError, match="the disk of .* is full. Nothing of 'pets' was kept"):
         import_folder("pets", pets, 32, workers=0, replace=replace)
     assert content(cache) == before
     assert sorted(p.name for p in cache.iterdir()) == (["earlier", "pets"] if replace else ["earlier"])
@@ -263,18 +266,41 @@ class WriteFails:
 def test_too_little_room_is_said_before_anything_is_read(cache, pets, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=13 * 3 * 32**2 - 1))
     monkeypatch.setattr("selfie_lite.data_import.read_image", lambda *a: pytest.fail("read"))
-    with pytest.raises(SelfieLiteError, match="'pets' takes 0.0 GB at 32×32 pixels, but .*SELFIE_LITE_DATA"):
+    with pytest.raises(SelfieLiteError, match="'pets' takes 0.0 GB, but .*SELFIE_LITE_DATA"):
         import_folder("pets", pets, 32, workers=0)
     assert list(cache.iterdir()) == []
 
 
 def test_other_errors_pass_through_and_leave_nothing(cache):
-    for error in (PermissionError(errno.EACCES, "no"), KeyboardInterrupt()):
+    for error in (OSError(errno.EIO, "no"), KeyboardInterrupt()):
         with pytest.raises(type(error)):
             with dataset_writer("pets", 2, ["cat"], 12) as write:
                 write("train", [(np.zeros((1, 3, 2, 2), np.uint8), np.array([0]))])
                 raise error
         assert list(cache.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(cache, pets, monkeypatch):
+    def refuse(*args, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(cache))
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    with pytest.raises(SelfieLiteError, match=f"{cache} cannot be written. Point SELFIE_LITE_DATA"):
+        import_folder("pets", pets, 32, workers=0)
+
+
+def test_a_replacement_cut_off_between_its_two_renames_is_undone(cache, pets):
+    import_folder("pets", pets, 32, workers=0)
+    before = content(cache)
+    os.rename(cache / "pets", cache / f".importing-pets-{platform.node()}-4194305-x_old")
+    with pytest.raises(SelfieLiteError, match="is already there|no images"):
+        import_folder("pets", cache, 32, workers=0)
+    import_folder("other", pets, 32, workers=0)
+    with pytest.raises(RuntimeError):
+        with dataset_writer("pets", 32, ["cat"], 0, replace=True):
+            raise RuntimeError
+    shutil.rmtree(cache / "other")
+    assert content(cache) == before
 
 
 def test_a_killed_import_leaves_no_data_set_and_is_cleaned_up(cache, pets):
@@ -296,7 +322,7 @@ def test_a_killed_import_leaves_no_data_set_and_is_cleaned_up(cache, pets):
         while "hanging" not in (line := process.stdout.readline()):
             assert line, "the import ended by itself"
         leftovers = [p.name for p in cache.iterdir()]
-        assert len(leftovers) == 1 and leftovers[0].startswith(f".importing-pets-{process.pid}-")
+        assert len(leftovers) == 1 and leftovers[0].startswith(f".importing-pets-{platform.node()}-{process.pid}-")
         import_folder("other", pets, 32, workers=0)  # while the first is at work, another may come and go
         assert (cache / leftovers[0]).is_dir()
     finally:
