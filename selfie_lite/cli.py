@@ -38,9 +38,10 @@ def app():
 def walkthrough(only, parameters, folder):
     """Run the notebooks of nbs/ in order; keep them, with their outputs, as notebooks and as web pages."""
     from selfie_lite import walkthrough as runner
+    from selfie_lite.parameters import read_parameters
 
     notebooks = runner.find_notebooks(list(only))
-    values = runner.read_parameters(list(parameters), notebooks)
+    values = read_parameters(list(parameters), notebooks)
     outcomes = []
     for number, path in enumerate(notebooks, 1):
         outcome = runner.run_notebook(path, folder, values, show_progress=err.is_terminal)

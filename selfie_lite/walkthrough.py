@@ -9,7 +9,6 @@ from pathlib import Path
 
 import nbformat
 import papermill
-import yaml
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
@@ -41,30 +40,6 @@ def find_notebooks(only: list[str]) -> list[Path]:
         if not any(name.startswith(prefix) for name in names):
             raise SelfieLiteError(f"no notebook begins with '{prefix}'.{suggestion(prefix, names)}")
     return [path for path in notebooks if not only or path.stem.startswith(tuple(only))]
-
-
-def read_parameters(pairs: list[tuple[str, str]], notebooks: list[Path]) -> dict[str, object]:
-    """Parameter values as YAML reads them, checked against what the notebooks have.
-
-    Raises:
-        SelfieLiteError: for a name that none of the notebooks has, or a value of another type than its default.
-    """
-    known = {}
-    for path in notebooks:
-        known |= papermill.inspect_notebook(path)
-    values = {}
-    for name, text in pairs:
-        if name not in known:
-            raise SelfieLiteError(f"no parameter '{name}' in {_names(notebooks)}.{suggestion(name, known)}")
-        value, type_name = yaml.safe_load(text), known[name]["inferred_type_name"]
-        wanted = {"int": int, "float": (int, float), "bool": bool, "str": str}.get(type_name, object)
-        if type_name == "str" and not isinstance(value, str):
-            value = text  # "-p data 2019" names a folder
-        if not isinstance(value, wanted) or (type_name != "bool" and isinstance(value, bool)):
-            raise SelfieLiteError(f"parameter '{name}' takes {_kind(type_name)}, for instance "
-                                  f"{known[name]['default']}, but '{text}' was given.")  # fmt: skip
-        values[name] = value
-    return values
 
 
 def run_notebook(path: Path, folder: Path, values: dict[str, object], show_progress: bool) -> Outcome:
@@ -124,16 +99,6 @@ def write_index(folder: Path, outcomes: list[Outcome]) -> Path:
     result["notebooks"] = [asdict(outcome) for outcome in outcomes]
     (folder / "walkthrough.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return page
-
-
-def _names(notebooks: list[Path]) -> str:
-    return notebooks[0].stem if len(notebooks) == 1 else f"any of {len(notebooks)} notebooks"
-
-
-def _kind(type_name: str) -> str:
-    return {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}.get(
-        type_name, type_name
-    )
 
 
 def estimate_times(probe_seconds: float) -> list[dict[str, object]]:

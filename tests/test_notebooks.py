@@ -120,9 +120,19 @@ def test_runs_from_another_folder_with_other_parameters_and_solved_exercises(pat
             assert "right!" in str(cell.outputs), cell.source
 
 
+def plain_papermill(folder, notebook, *words):
+    program = Path(sys.executable).with_name("papermill")
+    command = [str(program), str(notebook), "out.ipynb", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
 def test_plain_papermill_from_another_folder(tmp_path):
-    papermill_program = Path(sys.executable).with_name("papermill")
-    command = [papermill_program, NOTEBOOKS[3], "out.ipynb", "-p", "seed", "7", "-k", "python3"]
-    done = subprocess.run([str(word) for word in command], cwd=tmp_path, capture_output=True, text=True)
+    done = plain_papermill(tmp_path, NOTEBOOKS[3], "-p", "seed", "7")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "seed = 7" in (tmp_path / "out.ipynb").read_text(encoding="utf-8")
+
+
+@each_notebook
+def test_a_misspelt_parameter_is_refused_by_plain_papermill_too(path, tmp_path):
+    done = plain_papermill(tmp_path, path, "-p", "sed", "7")
+    assert done.returncode == 1 and "no parameter 'sed'. Did you mean 'seed'" in done.stderr

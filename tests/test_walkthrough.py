@@ -8,6 +8,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from selfie_lite import SelfieLiteError, cli, walkthrough
+from selfie_lite.parameters import read_parameters
 
 
 def write_notebook(path, *code, parameters="steps: int = 3  # training steps"):
@@ -92,7 +93,7 @@ def test_mistakes_are_refused_before_anything_runs(notebooks, tmp_path, monkeypa
 
 def test_text_parameters_stay_text(notebooks):
     paths = walkthrough.find_notebooks([])
-    values = walkthrough.read_parameters([("data", "2019"), ("rate", "1"), ("steps", "4")], paths)
+    values = read_parameters([("data", "2019"), ("rate", "1"), ("steps", "4")], paths)
     assert values == {"data": "2019", "rate": 1, "steps": 4}
 
 
