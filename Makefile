@@ -13,7 +13,7 @@ walkthrough: .venv/installed
 	@$(BIN)/selfie-lite walkthrough
 
 test: .venv/installed
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest  # two workers, one core each
 
 lab: .venv/installed
 	@$(BIN)/jupyter lab --notebook-dir=nbs

@@ -133,6 +133,12 @@ def test_plain_papermill_from_another_folder(tmp_path):
 
 
 @each_notebook
-def test_a_misspelt_parameter_is_refused_by_plain_papermill_too(path, tmp_path):
-    done = plain_papermill(tmp_path, path, "-p", "sed", "7")
+def test_looks_at_its_parameters_before_anything_else(path):
+    cells = code_cells(read(path))
+    lines = [line for line in cells[1].source.splitlines() if line and not re.match(r"(from|import) |\w+ as ", line)]
+    assert "parameters" in tags(cells[0]) and lines[0] == "refuse_unknown_parameters()"
+
+
+def test_a_misspelt_parameter_is_refused_by_plain_papermill_too(tmp_path):
+    done = plain_papermill(tmp_path, NOTEBOOKS[1], "-p", "sed", "7")
     assert done.returncode == 1 and "no parameter 'sed'. Did you mean 'seed'" in done.stderr
