@@ -14,7 +14,7 @@ def check(name: str, answer: Any, is_right: Callable[[Any], Any], hint: str) -> 
         hint: one sentence.
     """
     if answer is None:
-        print(f"{name}: not answered yet. Hint: {hint}")
+        print(f"{name}: not answered yet. A hint comes with a wrong answer.")
         return
     try:
         right, said = bool(is_right(answer)), ""

@@ -142,7 +142,7 @@ def draw_selfie(image: Tensor, grid: PatchGrid, out: SelfieOutput, asked: int = 
     ax.text(13.5, 2.9, "h", ha="center", va="center")
     _arrow(ax, (14.1, 1.15), (14.1, 2.4))
     _arrow(ax, (4.6, 4.6), (5.9, 3.4))
-    _arrow(ax, (4.6, 6.8), (5.9, 8.3))
+    _arrow(ax, (4.6, 7.4), (5.7, 8.9))
     _arrow(ax, (16.1, 4.3), (16.1, 3.6))
     _arrow(ax, (17.2, 2.45), (18.6, 2.45))
     # decoder
@@ -273,18 +273,23 @@ def draw_matrix(
 
 
 def draw_matrices(
-    matrices: dict[str, Tensor], color_label: str = "", center: bool = False, width: float = 3.2
+    matrices: dict[str, Tensor],
+    color_label: str = "",
+    center: bool = False,
+    width: float = 3.2,
+    rows: str = "",
+    columns: str = "",
+    limits: tuple[float, float] | None = None,
 ) -> Figure:
-    """Several matrices in a row, on one scale of colours: {title: (R, C)}."""
-    limit = max(m.detach().abs().max().item() for m in matrices.values())
-    low = -limit if center else min(m.detach().min().item() for m in matrices.values())
+    """Several matrices in a row, on one scale of colours: {title: (R, C)}. center: a scale symmetric about zero."""
+    matrices = {title: matrix.detach().float().numpy() for title, matrix in matrices.items()}
+    largest = max(abs(m).max() for m in matrices.values())
+    low, high = limits or (-largest if center else min(m.min() for m in matrices.values()), largest)
     with figure(1, len(matrices), width * len(matrices), 3.1) as (fig, axes):
         for ax, (title, matrix) in zip(axes[0], matrices.items(), strict=True):
-            shown = ax.imshow(
-                matrix.detach().float().numpy(), cmap="PuOr" if center else "viridis", vmin=low, vmax=limit
-            )
+            shown = ax.imshow(matrix, cmap="PuOr" if center else "viridis", vmin=low, vmax=high)
             ax.set_title(title)
-            ax.set(xticks=[], yticks=[])
+            ax.set(xticks=[], yticks=[], xlabel=columns, ylabel=rows)
             ax.spines[:].set_visible(False)
         fig.colorbar(shown, ax=list(axes[0]), label=color_label, shrink=0.8)
     return fig
@@ -300,12 +305,13 @@ def draw_logits(logits: Tensor, image: Tensor, grid: PatchGrid, masked: Tensor, 
         _grid(axes[0, 0], image, grid, masked, 0)
         axes[0, 0].set_title("hidden locations")
         ax = axes[0, 1]
-        shown = ax.imshow(probabilities, cmap="viridis", vmin=0, vmax=max(0.5, probabilities.max()))
+        shown = ax.imshow(probabilities, cmap="viridis", vmin=0, vmax=1)
         for i in range(len(masked)):
-            ax.add_patch(Rectangle((i - 0.47, i - 0.47), 0.94, 0.94, fill=False, ec="white", lw=2))
+            for color, line in (("black", 4), ("white", 2)):  # seen on dark and on bright
+                ax.add_patch(Rectangle((i - 0.46, i - 0.46), 0.92, 0.92, fill=False, ec=color, lw=line))
             if len(masked) <= 6:
                 for k in range(len(masked)):
-                    ink = "black" if probabilities[i, k] > 0.7 * shown.norm.vmax else "white"
+                    ink = "black" if probabilities[i, k] > 0.7 else "white"
                     ax.text(k, i - 0.1, f"{probabilities[i, k]:.2f}", ha="center", va="center", color=ink)
         ax.scatter(
             probabilities.argmax(axis=1), np.arange(len(masked)) + 0.25, color=ORANGE, ec="black", s=40, label="choice"
@@ -329,20 +335,22 @@ def draw_attention(
     titles: Sequence[str],
     columns: int = 4,
     color_label: str = "attention weight",
+    low: float | None = 0.0,
 ) -> Figure:
     """Attention weights (n, V) over the visible patches of one image, laid over it; masked patches are hatched."""
     rows = -(-len(weights) // columns)
     with figure(rows, columns, 2.3 * columns + 0.6, 2.5 * rows) as (fig, axes):
         for ax in axes.flat:
             ax.axis("off")
-        top = weights.max().item()
+        low, top = (weights.min().item() if low is None else low), weights.max().item()
+        grey = image.float().mean(dim=0).round().to(torch.uint8).expand(3, -1, -1)  # so that colour means weight alone
         for ax, row, title in zip(axes.flat, weights, titles, strict=False):
             full = torch.full((grid.count,), float("nan"))
             full[visible] = row.detach().float()
-            _grid(ax, image, grid, masked, None)
+            _grid(ax, grey, grid, masked, None)
             extent = (-0.5, grid.image_size - 0.5, grid.image_size - 0.5, -0.5)
             shown = ax.imshow(
-                full.view(grid.side, grid.side).numpy(), cmap="viridis", alpha=0.65, vmin=0, vmax=top, extent=extent
+                full.view(grid.side, grid.side).numpy(), cmap="viridis", alpha=0.65, vmin=low, vmax=top, extent=extent
             )
             ax.set_title(title)
         fig.colorbar(shown, ax=list(axes.flat), label=color_label, shrink=0.7)
