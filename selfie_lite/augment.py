@@ -53,8 +53,9 @@ def pad_crop_flip(
 
     Args:
         images: (B, C, H, W), any dtype.
-        padding: pixels added to each side.
-        padding_mode: "zero", the paper's black border, or "reflect", which leaves no border to be seen.
+        padding: pixels added to each side; 0 only flips.
+        padding_mode: "zero", the paper's black border, or "reflect". Both leave a trace at the border of the image that
+            gives a location away (notebook 01); only padding 0 does not.
         generator: source of randomness. Default: torch's global one.
 
     Returns:

@@ -113,7 +113,7 @@ def draw_selfie(image: Tensor, grid: PatchGrid, out: SelfieOutput, asked: int = 
     patches = patchify(image[None], grid)[0]
     visible, masked = out.visible[0].tolist(), out.masked[0].tolist()
     probabilities = out.logits[0, asked].detach().softmax(dim=0).tolist()
-    order = np.random.default_rng(1).permutation(len(masked))[:6]
+    order = np.random.default_rng(5).permutation(len(masked))[:6]
     if asked not in order:  # the right one must be among those shown
         order[-1] = asked
     with plt.rc_context(STYLE):
@@ -146,15 +146,15 @@ def draw_selfie(image: Tensor, grid: PatchGrid, out: SelfieOutput, asked: int = 
     _arrow(ax, (16.1, 4.3), (16.1, 3.6))
     _arrow(ax, (17.2, 2.45), (18.6, 2.45))
     # decoder
-    ax.text(9.0, 8.0, f"DECODER: the {len(masked)} hidden patches, shuffled", ha="center", color=RED, weight="bold")
+    ax.text(9.6, 8.0, f"DECODER: the {len(masked)} hidden patches, shuffled", ha="center", color=RED, weight="bold")
     for k, i in enumerate(order):
-        _tile(ax, patches[masked[i]], 6.2 + k * 1.25 - 0.12 * len(order), 8.5, "ABCDEF"[k], size=1.05, below=True)
+        _tile(ax, patches[masked[i]], 6.2 + k * 1.25 - 0.12 * len(order), 8.5, "abcdef"[k], size=1.05, below=True)
     if len(masked) > 6:
-        ax.text(8.1, 10.7, f"… and {len(masked) - 6} more", ha="center", fontsize=8)
+        ax.text(9.6, 10.7, f"six of {len(masked)} are drawn", ha="center", fontsize=8)
     _box(ax, 13.3, 8.2, 1.8, 1.8, "P\nthe same", BLUE)
     _arrow(ax, (12.3, 9.1), (13.3, 9.1))
-    _box(ax, 18.2, 5.0, 1.8, 0.9, f"e of location {masked[asked]}", PURPLE, fontsize=8)
-    _box(ax, 18.5, 6.6, 1.2, 0.8, "v = u + e", RED, fontsize=8)
+    _box(ax, 18.0, 5.0, 2.2, 0.9, f"+ e of location {masked[asked]}", PURPLE, fontsize=8)
+    _box(ax, 18.2, 6.6, 1.8, 0.8, "v = u + e", RED, fontsize=8)
     ax.plot([19.1, 19.1], [2.9, 5.0], color="black", lw=1.2)
     _arrow(ax, (19.1, 5.9), (19.1, 6.6))
     _box(ax, 18.1, 8.5, 2.0, 1.2, "v · h\ndot products", GREY, fontsize=9)
@@ -165,7 +165,9 @@ def draw_selfie(image: Tensor, grid: PatchGrid, out: SelfieOutput, asked: int = 
     right = [masked[i] == masked[asked] for i in order]
     bars.barh(range(len(order)), [probabilities[i] for i in order], color=[GREEN if r else GREY for r in right],
               hatch=["//" if r else "" for r in right], edgecolor="white")  # fmt: skip
-    bars.set_yticks(range(len(order)), ["ABCDEF"[k] + (" ✓" if r else "") for k, r in enumerate(right)])
+    for k, i in enumerate(order):
+        bars.text(probabilities[i] + 0.03, k, f"{probabilities[i]:.2f}", va="center", fontsize=8)
+    bars.set_yticks(range(len(order)), ["abcdef"[k] + (" ✓" if r else "") for k, r in enumerate(right)])
     bars.axvline(1 / len(masked), color="black", ls=":", lw=1)
     bars.set(xlim=(0, 1), xticks=[0, 0.5, 1], xlabel="softmax probability")
     bars.set_title("the guess", fontsize=10)
@@ -176,14 +178,29 @@ def draw_selfie(image: Tensor, grid: PatchGrid, out: SelfieOutput, asked: int = 
     return fig
 
 
-def draw_counts(counts: Tensor, expected: float, title: str = "") -> Figure:
-    """How often each location was masked: bars (N,) against the expectation."""
-    with figure(1, 1, 9, 2.8) as (fig, axes):
-        ax = axes[0, 0]
-        ax.bar(range(len(counts)), counts.tolist(), color=SKY, edgecolor="black", lw=0.5)
-        ax.axhline(expected, color=RED, ls="--", label=f"expected: {expected:,.0f}")
-        ax.set(xlabel="location", ylabel="times masked", title=title)
-        ax.legend(loc="lower right", framealpha=1)
+def draw_counts(counts: Tensor, expected: float, deviation: float) -> Figure:
+    """How often each location was masked (N,): the counts, and their distance from the expectation against the band of
+    two standard deviations that chance allows."""
+    with figure(1, 2, 11, 2.8) as (fig, axes):
+        left, right = axes[0]
+        left.bar(range(len(counts)), counts.tolist(), color=SKY, edgecolor="black", lw=0.5)
+        left.axhline(expected, color=RED, ls="--", label=f"expected: {expected:,.0f}")
+        left.set(
+            xlabel="location",
+            ylabel="times masked",
+            ylim=(0, 1.35 * expected),
+            title="how often each location was masked",
+        )
+        left.legend(loc="upper right", framealpha=1)
+        right.bar(range(len(counts)), (counts - expected).tolist(), color=SKY, edgecolor="black", lw=0.5)
+        right.axhspan(-2 * deviation, 2 * deviation, color=GREY, alpha=0.2, label="±2 standard deviations")
+        right.set(
+            xlabel="location",
+            ylabel="counted − expected",
+            ylim=(-4 * deviation, 5 * deviation),
+            title="the same, closer",
+        )
+        right.legend(loc="upper right", framealpha=1)
     return fig
 
 
@@ -212,6 +229,8 @@ def draw_curves(
             ax.set_xscale("log")
         if log_y:
             ax.set_yscale("log")
+        else:
+            ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
         if len(curves) > 1 or chance is not None:
             ax.legend(framealpha=1)
     return fig
@@ -244,10 +263,11 @@ def draw_feature_maps(stages: dict[str, Tensor], maps: int = 6) -> Figure:
             row[0].axis("off")
             row[0].text(0, 0.5, f"{name}\n{stage.shape[0]} maps of\n{stage.shape[1]}×{stage.shape[2]}", va="center")
             shown = stage[:3] if len(stage) == 3 else stage[stage.flatten(1).std(dim=1).argsort(descending=True)]
-            for ax in row[1:]:
+            for ax in row[1 + len(shown) :]:
                 ax.axis("off")
             for ax, channel in zip(row[1:], shown, strict=False):
                 ax.imshow(channel.detach().numpy(), cmap="gray")
+                _frame(ax)
     return fig
 
 
@@ -398,7 +418,14 @@ def draw_puzzle(image: Tensor, grid: PatchGrid, masked: Tensor, logits: Tensor) 
 
 def _image(ax, image: Tensor) -> None:
     ax.imshow(image.detach().cpu().movedim(0, -1).numpy(), interpolation="nearest")
+    _frame(ax)
+
+
+def _frame(ax) -> None:
+    """No ticks, and a thin frame, so that white areas do not vanish into the page."""
     ax.set(xticks=[], yticks=[])
+    for spine in ax.spines.values():
+        spine.set(visible=True, color=GREY, linewidth=0.6)
 
 
 def _grid(ax, image, grid, masked, first, values=None) -> None:

@@ -31,7 +31,7 @@ def draw_all(image, grid, out):
     yield figures.draw_logits(out.logits[0], image, grid, masked)
     yield figures.draw_puzzle(image, grid, masked, out.logits[0])
     yield figures.draw_attention(image, grid, visible, masked, out.attention[0, :, 0, 0], ["1", "2", "3"], columns=2)
-    yield figures.draw_counts(torch.arange(grid.count), 3.0)
+    yield figures.draw_counts(torch.arange(grid.count), 3.0, 1.0)
     yield figures.draw_training(range(3), [1.0, 2.0, 1.5], {0: 0.2, 2: 0.3}, 4)
 
 
