@@ -78,7 +78,9 @@ def test_follows_the_skeleton(path):
 @each_notebook
 def test_parameters_are_typed_and_explained(path):
     parameters = papermill.inspect_notebook(path)
-    assert "seed" in parameters
+    (cell,) = (cell for cell in code_cells(read(path)) if "parameters" in tags(cell))
+    assigned = [statement.target.id for statement in ast.parse(cell.source).body]
+    assert "seed" in assigned and list(parameters) == assigned, "papermill could not read a line"
     for name, parameter in parameters.items():
         assert parameter["inferred_type_name"] in ("int", "float", "str", "bool") and parameter["help"], name
 
