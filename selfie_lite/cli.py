@@ -1,6 +1,8 @@
-"""The command line: selfie-lite walkthrough | data."""
+"""The command line: selfie-lite walkthrough | pretrain | data."""
 
+import json
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -8,7 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from selfie_lite.data import KNOWN, data_cache
-from selfie_lite.errors import SelfieLiteError, suggestion
+from selfie_lite.errors import SelfieLiteError, require_choice, suggestion
+from selfie_lite.pretrain import PRESETS, PretrainConfig
+from selfie_lite.pretrain import pretrain as run_pretraining
 
 out, err = Console(soft_wrap=True, highlight=False), Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -59,6 +63,49 @@ def walkthrough(only, parameters, folder):
     for outcome in failed:
         err.print(f"failed: {outcome.error}", markup=False)
     sys.exit(1 if failed else 0)
+
+
+def options_of(config):
+    """One option for each field of a configuration, with its help, and its value in `config` as the default shown."""
+
+    def decorate(command):
+        for f in reversed(fields(config)):
+            default, flag = getattr(config, f.name), "--" + f.name.replace("_", "-")
+            flag = f"{flag}/--no-{flag[2:]}" if isinstance(default, bool) else flag
+            text = f"{f.metadata['help']}  [default: {'none' if default == '' else default}]"
+            command = click.option(flag, f.name, type=type(default), default=None, help=text, show_default=False)(
+                command
+            )
+        return command
+
+    return decorate
+
+
+@app.command()
+@click.option(
+    "--preset", default=None, help="laptop, cifar10, imagenette or imagenet: other defaults.  [default: laptop]"
+)
+@click.option("--config", "file", type=Path, help="Settings from a run's config.json, to repeat it.")
+@options_of(PRESETS["laptop"])
+def pretrain(preset, file, **settings):
+    """Pretrain P on images without labels; everything is written to runs/NAME. The defaults shown are those of the
+    preset laptop.
+
+    Several GPUs or machines: accelerate launch -m selfie_lite pretrain …, or torchrun … -m selfie_lite pretrain …
+    """
+    if preset and file:
+        raise SelfieLiteError("give --preset or --config, not both.")
+    require_choice("preset", preset or "laptop", PRESETS)
+    config = PRESETS[preset or "laptop"]
+    if file:
+        try:
+            config = PretrainConfig.from_dict(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            if isinstance(error, SelfieLiteError):
+                raise
+            raise SelfieLiteError(f"{file} cannot be read as settings: {error}") from None
+    config = config.updated(**{name: value for name, value in settings.items() if value is not None})
+    run_pretraining(config)
 
 
 @app.group(cls=Group)

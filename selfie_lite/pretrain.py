@@ -1,0 +1,157 @@
+"""Pretraining: the Selfie step, its settings, and its presets."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from selfie_lite.augment import pad_crop_flip, random_resized_crop_flip
+from selfie_lite.data import load_dataset
+from selfie_lite.errors import SelfieLiteError
+from selfie_lite.patches import PatchGrid, sample_masks
+from selfie_lite.selfie import Selfie
+from selfie_lite.training import Batches, TrainingConfig, generator_of, make_accelerator, option, seed_of, train
+
+
+@dataclass(frozen=True)
+class PretrainConfig(TrainingConfig):
+    """The settings of a pretraining run."""
+
+    arch: str = option("resnet50", "resnet50 or resnet18")
+    image_size: int = option(32, "height and width of the images, pixels")
+    patch_size: int = option(8, "height and width of a patch, pixels")
+    num_masked: int = option(0, "hidden patches of each image; 0 for a quarter of them")
+    queries: str = option("additive", "additive (the paper's) or mask_token")
+    pooling: str = option("attention", "attention, mean or max")
+    dropout: float = option(0.1, "in A, a probability")
+    padding: int = option(0, "pixels around small images before the crop; the paper has 4, which show the border")
+    held_out: int = option(1000, "training images set aside, never trained on, for the held-out accuracy")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.padding < self.image_size:
+            raise SelfieLiteError(f"padding must lie between 0 and {self.image_size - 1}, but is {self.padding}.")
+        if self.held_out < 1:
+            raise SelfieLiteError(f"held_out must be 1 or more, but is {self.held_out}.")
+        if not 0 <= self.dropout < 1:
+            raise SelfieLiteError(f"dropout must lie between 0 and 1, but is {self.dropout}.")
+        PatchGrid(self.image_size, self.patch_size)  # refuses sizes that do not fit
+
+    @property
+    def grid(self) -> PatchGrid:
+        return PatchGrid(self.image_size, self.patch_size)
+
+
+PRESETS = {
+    "laptop": PretrainConfig(
+        name="laptop", data="sample", arch="resnet18", steps=60, batch_size=32, optimizer="adamw", learning_rate=1e-3,
+        weight_decay=0.05, warmup_steps=12, eval_every=20, save_every=20, log_every=5, held_out=500,
+    ),
+    "cifar10": PretrainConfig(
+        name="cifar10", data="cifar10", steps=40_000, batch_size=512, learning_rate=0.2, warmup_steps=1000,
+        eval_every=1000, save_every=1000, log_every=50, held_out=2000,
+    ),
+    "imagenette": PretrainConfig(
+        name="imagenette", data="imagenette", image_size=224, patch_size=32, steps=10_000, batch_size=128,
+        learning_rate=0.1, warmup_steps=500, eval_every=500, save_every=500, log_every=20, held_out=500,
+    ),
+    "imagenet": PretrainConfig(
+        name="imagenet", data="imagenet", image_size=224, patch_size=32, steps=250_000, batch_size=512,
+        learning_rate=0.2, warmup_steps=5000, eval_every=5000, save_every=5000, log_every=50, held_out=5000, workers=16,
+    ),
+}  # fmt: skip
+
+
+def make_model(config: PretrainConfig) -> Selfie:
+    """The model of a configuration, with the first weights that its seed gives."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(config.seed, "first weights"))
+        return Selfie(config.grid, config.arch, config.num_masked or None, config.queries, config.pooling,
+                      dropout=config.dropout)  # fmt: skip
+
+
+def split_held_out(count: int, held_out: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices to train on and to hold out: the same for every run on the same data.
+
+    Raises:
+        SelfieLiteError: if nothing would be left to train on.
+    """
+    if held_out >= count:
+        raise SelfieLiteError(f"held_out {held_out} leaves nothing to train on: there are {count} images.")
+    order = torch.randperm(count, generator=generator_of("held out"))
+    return order[held_out:].sort().values, order[:held_out].sort().values
+
+
+def pretrain(config: PretrainConfig, on_log: Callable[[list[dict]], None] | None = None) -> Path:
+    """Pretrain from `config`, or go on from a checkpoint; gives the run's folder, runs/NAME.
+
+    Args:
+        on_log: called with all metrics so far, a list of {"step": …, …}, whenever some are added.
+
+    Raises:
+        SelfieLiteError: for a setting or data that do not fit, a bad loss, a damaged checkpoint, a full disk.
+    """
+    model = make_model(config)
+    accelerator = make_accelerator(config)
+    dataset = load_dataset(config.data, "train", config.image_size)
+    keep, aside = split_held_out(len(dataset), config.held_out)
+    batches = Batches(dataset, keep, config, accelerator)
+
+    def forward(model, images, labels, generator):
+        small = config.image_size <= 64
+        crop = partial(pad_crop_flip, padding=config.padding) if small else random_resized_crop_flip
+        out = model(crop(images, generator=generator), generator=generator)
+        return {"loss": out.loss, "accuracy": out.accuracy}
+
+    def evaluate(model):
+        return evaluate_puzzles(model, dataset, aside, config.batch_size, accelerator)
+
+    train(config, accelerator, model, batches, forward, evaluate, partial(write_report, config), on_log)
+    accelerator.print(f"{config.folder}: README.md has the curve, checkpoint/ the weights.")
+    return config.folder
+
+
+def write_report(config: PretrainConfig, lines: list[dict]) -> None:
+    """README.md and curve.png in the run's folder: what it was, how it went, how to repeat it."""
+    from selfie_lite.figures import draw_training
+
+    losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    held_out = {line["step"]: line["held_out_accuracy"] for line in lines if "held_out_accuracy" in line}
+    chance = 1 / (config.num_masked or config.grid.count // 4)
+    draw_training(*zip(*losses, strict=True), held_out, round(1 / chance)).savefig(config.folder / "curve.png", dpi=120)
+    done = lines[-1]["step"]
+    ended = f"After {done:,} of {config.steps:,} steps of {config.batch_size} images"
+    result = (
+        f"held-out accuracy {held_out[max(held_out)]:.3f}, where guessing gives {chance:.3f}"
+        if held_out
+        else "no result yet"
+    )
+    (config.folder / "README.md").write_text(
+        f"# {config.name}\n\nSelfie pretraining of a {config.arch} on {config.data}. {ended}: {result}.\n\n"
+        "![training loss and held-out accuracy](curve.png)\n\n"
+        "`config.json` has every setting, `environment.json` versions, device and commit, `metrics.jsonl` the numbers, "
+        "`checkpoint/` the weights.\n\n"
+        f"Repeat it: `selfie-lite pretrain --config runs/{config.name}/config.json --name another`\n",
+        encoding="utf-8",
+    )
+
+
+@torch.no_grad()
+def evaluate_puzzles(model: Selfie, dataset, indices: torch.Tensor, batch_size: int, accelerator) -> dict[str, float]:
+    """Loss and accuracy on images never trained on, as they are, at masks fixed for each image."""
+    was_training = model.training
+    model.eval()
+    visible, masked = sample_masks(len(indices), model.grid, model.num_masked, generator_of("evaluation masks"))
+    totals = torch.zeros(3, device=accelerator.device)
+    for part in torch.arange(len(indices)).split(batch_size)[accelerator.process_index :: accelerator.num_processes]:
+        images = dataset.batch(indices[part])[0].to(accelerator.device)
+        with accelerator.autocast():
+            out = model(images, visible[part].to(images.device), masked[part].to(images.device))
+        totals += torch.stack(
+            [out.loss * len(part), out.accuracy * len(part), torch.tensor(len(part), device=images.device)]
+        )
+    model.train(was_training)
+    loss, accuracy, count = accelerator.reduce(totals, "sum").tolist()
+    return {"held_out_loss": loss / count, "held_out_accuracy": accuracy / count}

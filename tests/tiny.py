@@ -1,0 +1,28 @@
+"""A data set and a run so small that a step takes some hundredths of a second."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from selfie_lite.data_import import dataset_writer
+from selfie_lite.pretrain import PretrainConfig
+
+
+def make_data(cache: Path, count: int = 48, size: int = 16) -> None:
+    """Images with a bright top and a dark bottom, so that there is something to learn: data set "tiny" in `cache`."""
+    os.environ["SELFIE_LITE_DATA"] = str(cache)
+    noise = torch.randint(0, 60, (count, 3, size, size), generator=torch.Generator().manual_seed(0))
+    ramp = torch.linspace(190, 0, size).long()[None, None, :, None]
+    with dataset_writer("tiny", size, ["one"], 0) as write:
+        write("train", [((noise + ramp).to(torch.uint8).numpy(), np.zeros(count))])
+
+
+def config(**changes) -> PretrainConfig:
+    settings = dict(
+        name="tiny", data="tiny", arch="resnet18", image_size=16, patch_size=4, steps=12, batch_size=8, seed=3,
+        optimizer="adamw", learning_rate=1e-3, warmup_steps=3, held_out=8, eval_every=5, save_every=4, log_every=3,
+        precision="fp32",
+    )  # fmt: skip
+    return PretrainConfig(**(settings | changes))
