@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import click
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -105,7 +106,11 @@ def pretrain(preset, file, **settings):
                 raise
             raise SelfieLiteError(f"{file} cannot be read as settings: {error}") from None
     config = config.updated(**{name: value for name, value in settings.items() if value is not None})
-    run_pretraining(config)
+    try:
+        run_pretraining(config)
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()  # a process that leaves without it may abort
 
 
 @app.group(cls=Group)

@@ -17,6 +17,7 @@ OTHER = {
     "02": {"photo": "rocket", "num_images": 30, "seed": 7},
     "03": {"photo": "coffee", "seed": 7},
     "04": {"steps": 4, "batch_size": 8, "queries": "mask_token", "seed": 7},
+    "05": {"steps": 4, "queries": "mask_token", "name": "other", "seed": 7},
 }
 SECTIONS = [
     "**Question.**",

@@ -362,6 +362,7 @@ TWO = """
         result = {{"processes": accelerator.num_processes, "loss": loss, "buffers": dict(model.named_buffers())}}
         result["grads"] = {{name: p.grad for name, p in model.named_parameters()}}
         torch.save(result, sys.argv[1])
+    accelerator.end_training()
 """
 
 
