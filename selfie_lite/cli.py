@@ -14,6 +14,7 @@ from selfie_lite.data import KNOWN, data_cache
 from selfie_lite.errors import SelfieLiteError, require_choice, suggestion
 from selfie_lite.pretrain import PRESETS, PretrainConfig
 from selfie_lite.pretrain import pretrain as run_pretraining
+from selfie_lite.training import RUNS
 
 out, err = Console(soft_wrap=True, highlight=False), Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -96,6 +97,8 @@ def pretrain(preset, file, **settings):
     """
     if preset and file:
         raise SelfieLiteError("give --preset or --config, not both.")
+    if settings["resume"] and not preset and not file:
+        file = RUNS / (settings["name"] or PRESETS["laptop"].name) / "config.json"  # the run's own settings
     require_choice("preset", preset or "laptop", PRESETS)
     config = PRESETS[preset or "laptop"]
     if file:

@@ -68,14 +68,13 @@ def draw_grid(
     masked: Sequence[int] | Tensor = (),
     first: int = 0,
     title: str = "",
-    values: Sequence[str] | None = None,
 ) -> Figure:
     """One image (3, H, W) uint8 with its patch grid; masked locations are covered and hatched.
 
-    first: the number of the first location (0 in the code, 1 in the paper's example). values: text in place of numbers.
+    first: the number of the first location (0 in the code, 1 in the paper's example).
     """
     with figure(1, 1, 3.4, 3.4) as (fig, axes):
-        _grid(axes[0, 0], image, grid, masked, first, values)
+        _grid(axes[0, 0], image, grid, masked, first)
         axes[0, 0].set_title(title)
     return fig
 
@@ -211,7 +210,6 @@ def draw_curves(
     title: str = "",
     chance: float | None = None,
     log_x: bool = False,
-    log_y: bool = False,
     marks: bool = True,
     width: float = 6,
 ) -> Figure:
@@ -227,10 +225,7 @@ def draw_curves(
         ax.set(xlabel=x_label, ylabel=y_label, title=title)
         if log_x:
             ax.set_xscale("log")
-        if log_y:
-            ax.set_yscale("log")
-        else:
-            ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
+        ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
         if len(curves) > 1 or chance is not None:
             ax.legend(framealpha=1)
     return fig
@@ -271,24 +266,18 @@ def draw_feature_maps(stages: dict[str, Tensor], maps: int = 6) -> Figure:
     return fig
 
 
-def draw_matrix(
-    matrix: Tensor,
-    title: str = "",
-    rows: str = "",
-    columns: str = "",
-    labels: Sequence[str] = (),
-    color_label: str = "",
-    diagonal: bool = False,
-    center: bool = False,
-    numbers: bool = False,
-) -> Figure:
-    """A matrix (R, C) as colours. diagonal: frame the right answers. center: a scale symmetric about zero."""
+def draw_matrix(matrix: Tensor, title: str = "", rows: str = "", columns: str = "") -> Figure:
+    """A small matrix (R, C) as colours, with its numbers."""
     matrix = matrix.detach().float().numpy()
-    limit = abs(matrix).max()
-    scale = dict(cmap="PuOr", vmin=-limit, vmax=limit) if center else dict(cmap="viridis")
     with figure(1, 1, 4.6, 3.8) as (fig, axes):
         ax = axes[0, 0]
-        _matrix(fig, ax, matrix, title, rows, columns, labels, color_label, diagonal, numbers, scale)
+        shown = ax.imshow(matrix, cmap="viridis")
+        ax.set(title=title, xlabel=columns, ylabel=rows)
+        middle = (matrix.min() + matrix.max()) / 2
+        for i, k in np.ndindex(*matrix.shape):
+            ink = "white" if matrix[i, k] < middle else "black"
+            ax.text(k, i, f"{matrix[i, k]:.2f}", ha="center", va="center", color=ink, fontsize=9)
+        fig.colorbar(shown, ax=ax, shrink=0.85)
     return fig
 
 
@@ -428,7 +417,7 @@ def _frame(ax) -> None:
         spine.set(visible=True, color=GREY, linewidth=0.6)
 
 
-def _grid(ax, image, grid, masked, first, values=None) -> None:
+def _grid(ax, image, grid, masked, first) -> None:
     """The image with lines between patches, covers over masked ones, and numbers from `first` (None for no numbers)."""
     _image(ax, image)
     size, masked = grid.patch_size, {int(m) for m in masked}
@@ -438,32 +427,14 @@ def _grid(ax, image, grid, masked, first, values=None) -> None:
         if location in masked:
             ax.add_patch(Rectangle(corner, size, size, fc="#DDDDDD", ec=GREY, hatch="///", lw=0))
         ax.add_patch(Rectangle(corner, size, size, fill=False, ec="white", lw=1.2))
-        if first is None and values is None:
+        if first is None:
             continue
-        text = values[location] if values is not None else str(location + first)
         center = (corner[0] + size / 2, corner[1] + size / 2)
-        ax.text(*center, text, ha="center", va="center", fontsize=9 if grid.side < 6 else 7,
+        ax.text(*center, str(location + first), ha="center", va="center", fontsize=9 if grid.side < 6 else 7,
                 color="white" if location not in masked else "black", weight="bold",
                 bbox=dict(boxstyle="round,pad=0.15", fc="black" if location not in masked else "white",
                           ec="none", alpha=0.65))  # fmt: skip
     ax.axis("off")
-
-
-def _matrix(fig, ax, matrix, title, rows, columns, labels, color_label, diagonal, numbers, scale) -> None:
-    shown = ax.imshow(matrix, aspect="auto" if matrix.shape[0] != matrix.shape[1] else "equal", **scale)
-    ax.set(title=title, xlabel=columns, ylabel=rows)
-    if labels:
-        ax.set_xticks(range(len(labels)), labels)
-        ax.set_yticks(range(len(labels)), labels)
-    if numbers:
-        middle = (shown.norm.vmin + shown.norm.vmax) / 2
-        for i, k in np.ndindex(*matrix.shape):
-            ink = "white" if (matrix[i, k] < middle) != ("vmin" in scale) else "black"
-            ax.text(k, i, f"{matrix[i, k]:.2f}", ha="center", va="center", color=ink, fontsize=9)
-    if diagonal:
-        for i in range(min(matrix.shape)):
-            ax.add_patch(Rectangle((i - 0.47, i - 0.47), 0.94, 0.94, fill=False, ec=RED, lw=2))
-    fig.colorbar(shown, ax=ax, label=color_label, shrink=0.85)
 
 
 def _tile(ax, patch, x, y, label, size=1.0, below=False) -> None:

@@ -51,14 +51,6 @@ def speed_probe(repeats: int = 5, batch_size: int = 16) -> dict[str, float]:
     return seconds
 
 
-def peak_memory_gb() -> float:
-    """The most memory this process has held so far, in GB."""
-    import resource  # not on Windows
-
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-
-
 def _commit() -> str:
     here = Path(__file__).parent
     try:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -128,8 +129,12 @@ def generator_of(*parts) -> torch.Generator:
 def batch_indices(count: int, batch_size: int, step: int, seed: int) -> Tensor:
     """The images of step `step` (from 0): each epoch is a new permutation; the last partial batch is dropped."""
     epoch, number = divmod(step, count // batch_size)
-    order = torch.randperm(count, generator=generator_of(seed, "order", epoch))
-    return order[number * batch_size : (number + 1) * batch_size]
+    return epoch_order(count, seed, epoch)[number * batch_size : (number + 1) * batch_size]
+
+
+@lru_cache(maxsize=2)
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(count, generator=generator_of(seed, "order", epoch))
 
 
 class Batches:
@@ -167,7 +172,7 @@ class Batches:
                 chosen = self.indices(step).to(self.images.device, non_blocking=True)
                 yield self.images[chosen], self.labels[chosen]
             return
-        steps = [self.indices(step).tolist() for step in range(first, self.config.steps)]
+        steps = (self.indices(step).tolist() for step in range(first, self.config.steps))
         loader = DataLoader(
             self.dataset, batch_sampler=steps, num_workers=self.config.workers, generator=torch.Generator(),
             pin_memory=self.accelerator.device.type == "cuda",

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -329,6 +330,12 @@ def test_command_line(monkeypatch, capsys, tmp_path):
         assert run(*mistake) == 2
         said = " ".join(capsys.readouterr().err.split())
         assert message in said and "Traceback" not in said
+    before = weights_of("runs/a")
+    shutil.rmtree("runs/a/checkpoint/00000002")
+    assert run("--name", "a", "--resume", "newest") == 2, "no checkpoint is left"
+    assert "there is no checkpoint in runs/a/checkpoint" in " ".join(capsys.readouterr().err.split())
+    assert run("--name", "b", "--resume", "newest") == 0, "the settings are the run's own"
+    assert_same(before, weights_of("runs/b"))
 
 
 def test_a_signal_in_another_thread_is_not_ours():
