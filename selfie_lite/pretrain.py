@@ -94,6 +94,7 @@ def pretrain(config: PretrainConfig, on_log: Callable[[list[dict]], None] | None
         SelfieLiteError: for a setting or data that do not fit, a bad loss, a damaged checkpoint, a full disk.
     """
     model = make_model(config)
+    num_masked = model.num_masked
     accelerator = make_accelerator(config)
     dataset = load_dataset(config.data, "train", config.image_size)
     keep, aside = split_held_out(len(dataset), config.held_out)
@@ -102,7 +103,9 @@ def pretrain(config: PretrainConfig, on_log: Callable[[list[dict]], None] | None
     def forward(model, images, labels, generator):
         small = config.image_size <= 64
         crop = partial(pad_crop_flip, padding=config.padding) if small else random_resized_crop_flip
-        out = model(crop(images, generator=generator), generator=generator)
+        crops = crop(images, generator=generator)
+        masks = sample_masks(len(images), config.grid, num_masked, generator, images.device)  # outside what is compiled
+        out = model(crops, *masks)
         return {"loss": out.loss, "accuracy": out.accuracy}
 
     def evaluate(model):
