@@ -121,6 +121,8 @@ def write_report(config: PretrainConfig, lines: list[dict]) -> None:
     from selfie_lite.figures import draw_training
 
     losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    if not losses:  # stopped before the first line of metrics
+        return
     held_out = {line["step"]: line["held_out_accuracy"] for line in lines if "held_out_accuracy" in line}
     chance = 1 / (config.num_masked or config.grid.count // 4)
     draw_training(*zip(*losses, strict=True), held_out, round(1 / chance)).savefig(config.folder / "curve.png", dpi=120)

@@ -214,9 +214,7 @@ def has_native_bf16(device: torch.device) -> bool:
 def make_accelerator(config: TrainingConfig) -> Accelerator:
     """The device, the precision, and the other processes if there are any (`accelerate launch`, `torchrun`)."""
     AcceleratorState._reset_state()  # a notebook may hold an earlier run of another precision
-    cpu = (
-        best_device().type == "cpu"
-    )  # said aloud: without it torchrun on CPUs gives processes that do not know each other
+    cpu = best_device().type == "cpu"  # unsaid, torchrun on CPUs gives processes that do not know each other
     device = PartialState(cpu=cpu).device
     bf16 = config.precision == "bf16" or config.precision == "auto" and has_native_bf16(device)
     return Accelerator(mixed_precision="bf16" if bf16 else "no", cpu=cpu)

@@ -109,6 +109,23 @@ def test_stopped_by_a_signal_and_resumed_is_bit_for_bit_the_same(step, number):
     assert without_speed[0] == without_speed[1]
 
 
+def test_stopped_before_the_first_line_of_metrics_it_still_saves_and_goes_on(monkeypatch):
+    settings = dict(log_every=50, eval_every=0)
+    straight = weights_of(pretrain(config(name="straight", **settings)))
+    forward = Selfie.forward
+
+    def forward_and_signal(self, *args, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return forward(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Selfie, "forward", forward_and_signal)
+        folder = pretrain(config(**settings))
+    assert [int(path.name) for path in list_checkpoints(folder / "checkpoint")] == [1]
+    pretrain(config(resume="newest", **settings))
+    assert_same(straight, weights_of(folder))
+
+
 def test_an_earlier_checkpoint_leads_to_the_same_end():
     straight = weights_of(pretrain(config()))
     pretrain(config(resume="8"))
