@@ -1,5 +1,6 @@
 """Pretraining: the Selfie step, its settings, and its presets."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,7 @@ class PretrainConfig(TrainingConfig):
     queries: str = option("additive", "additive (the paper's) or mask_token")
     pooling: str = option("attention", "attention, mean or max")
     dropout: float = option(0.1, "in A, a probability")
+    initial_length: float = option(1.0, "of u and of every location vector before training (Euclidean)")
     padding: int = option(0, "pixels around small images before the crop; the paper has 4, which show the border")
     held_out: int = option(1000, "training images set aside, never trained on, for the held-out accuracy")
 
@@ -37,6 +39,8 @@ class PretrainConfig(TrainingConfig):
             raise SelfieLiteError(f"held_out must be 1 or more, but is {self.held_out}.")
         if not 0 <= self.dropout < 1:
             raise SelfieLiteError(f"dropout must lie between 0 and 1, but is {self.dropout}.")
+        if not 0 < self.initial_length < math.inf:
+            raise SelfieLiteError(f"initial_length must be above 0 and finite, but is {self.initial_length}.")
         PatchGrid(self.image_size, self.patch_size)  # refuses sizes that do not fit
 
     @property
@@ -68,8 +72,14 @@ def make_model(config: PretrainConfig) -> Selfie:
     """The model of a configuration, with the first weights that its seed gives."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(config.seed, "first weights"))
-        return Selfie(config.grid, config.arch, config.num_masked or None, config.queries, config.pooling,
-                      dropout=config.dropout)  # fmt: skip
+        model = Selfie(config.grid, config.arch, config.num_masked or None, config.queries, config.pooling,
+                       dropout=config.dropout)  # fmt: skip
+    with torch.no_grad():
+        for e in model.positions.parameters():
+            e *= config.initial_length
+        if config.pooling == "attention":  # the last layer normalisation gives u, and the mask tokens' v, its length
+            model.pool.blocks[-1].norm2.weight *= config.initial_length
+    return model
 
 
 def split_held_out(count: int, held_out: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -94,26 +104,31 @@ def pretrain(config: PretrainConfig, on_log: Callable[[list[dict]], None] | None
         SelfieLiteError: for a setting or data that do not fit, a bad loss, a damaged checkpoint, a full disk.
     """
     model = make_model(config)
-    num_masked = model.num_masked
     accelerator = make_accelerator(config)
     dataset = load_dataset(config.data, "train", config.image_size)
     keep, aside = split_held_out(len(dataset), config.held_out)
     batches = Batches(dataset, keep, config, accelerator)
 
+    def evaluate(model):
+        return evaluate_puzzles(model, dataset, aside, config.batch_size, accelerator)
+
+    forward = make_forward(config, model.num_masked)
+    train(config, accelerator, model, batches, forward, evaluate, partial(write_report, config), on_log)
+    accelerator.print(f"{config.folder}: README.md has the curve, checkpoint/ the weights.")
+    return config.folder
+
+
+def make_forward(config: PretrainConfig, num_masked: int) -> Callable:
+    """The forward pass of a training step: crop and flip uint8 images, draw masks, loss and accuracy."""
+    crop = partial(pad_crop_flip, padding=config.padding) if config.image_size <= 64 else random_resized_crop_flip
+
     def forward(model, images, labels, generator):
-        small = config.image_size <= 64
-        crop = partial(pad_crop_flip, padding=config.padding) if small else random_resized_crop_flip
         crops = crop(images, generator=generator)
         masks = sample_masks(len(images), config.grid, num_masked, generator, images.device)  # outside what is compiled
         out = model(crops, *masks)
         return {"loss": out.loss, "accuracy": out.accuracy}
 
-    def evaluate(model):
-        return evaluate_puzzles(model, dataset, aside, config.batch_size, accelerator)
-
-    train(config, accelerator, model, batches, forward, evaluate, partial(write_report, config), on_log)
-    accelerator.print(f"{config.folder}: README.md has the curve, checkpoint/ the weights.")
-    return config.folder
+    return forward
 
 
 def write_report(config: PretrainConfig, lines: list[dict]) -> None:

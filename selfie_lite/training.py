@@ -181,16 +181,20 @@ class Batches:
             yield tuple(x.to(self.accelerator.device, non_blocking=True) for x in (images, labels))
 
 
-def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Weights of convolutions and linear layers decay; vectors (biases, normalisation, tokens) and positions do not."""
+def make_optimizer(model: nn.Module, config: TrainingConfig, fused: bool | None = None) -> torch.optim.Optimizer:
+    """Weights of convolutions and linear layers decay; vectors (biases, normalisation, tokens) and positions do not.
+
+    fused: one kernel for all of an update; None for what is faster on the device.
+    """
     decay, keep = [], []
     for name, parameter in model.named_parameters():
         (decay if parameter.ndim >= 2 and not name.startswith("positions") else keep).append(parameter)
     groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": keep, "weight_decay": 0.0}]
-    fused = {"fused": True} if next(model.parameters()).device.type == "cuda" else {}
+    fused = next(model.parameters()).device.type in ("cuda", "cpu") if fused is None else fused
+    fused = fused or None  # None leaves torch its own default, False would take its slowest path
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=0.9, nesterov=True, **fused)
-    return torch.optim.AdamW(groups, lr=config.learning_rate, **fused)
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=0.9, nesterov=True, fused=fused)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused)
 
 
 def learning_rate_at(step: int, config: TrainingConfig) -> float:
@@ -251,24 +255,14 @@ def train(
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     run = Run(config, accelerator, on_log)
     first = run.resume(model, optimizer)
-    if config.compile == "yes" or config.compile == "auto" and accelerator.device.type == "cuda":
+    if compiles(config, accelerator.device):
         wrapped.compile()
     losses = torch.zeros(config.log_every, device=accelerator.device)  # of the steps since the last line of metrics
     start, since = time.perf_counter(), first
     bar = tqdm(total=config.steps, initial=first, unit="step", disable=None if accelerator.is_main_process else True)
     with stop_signals() as stop, run, out_of_memory_in_words(config), bar:
         for step, (images, labels) in enumerate(batches.start(first), first):
-            torch.manual_seed(seed_of(config.seed, "dropout", step, accelerator.process_index))
-            generator = generator_of(config.seed, "masks and crops", step, accelerator.process_index)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate_at(step, config)
-            wrapped.train()
-            with accelerator.autocast():
-                result = forward(wrapped, images, labels, generator)
-            optimizer.zero_grad(set_to_none=True)
-            accelerator.backward(result["loss"])
-            accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
-            optimizer.step()
+            result = train_step(config, accelerator, wrapped, optimizer, forward, images, labels, step)
             losses[step % config.log_every] = result["loss"].detach()
 
             done = step + 1
@@ -299,6 +293,28 @@ def train(
         if accelerator.is_main_process:
             report(run.lines)
     return run.lines
+
+
+def train_step(
+    config: TrainingConfig, accelerator: Accelerator, model: nn.Module, optimizer, forward, images, labels, step: int
+) -> dict[str, Tensor]:
+    """Step `step` (from 0) on one batch: forward, backward, clip, update. Gives what `forward` gave."""
+    torch.manual_seed(seed_of(config.seed, "dropout", step, accelerator.process_index))
+    generator = generator_of(config.seed, "masks and crops", step, accelerator.process_index)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate_at(step, config)
+    model.train()
+    with accelerator.autocast():
+        result = forward(model, images, labels, generator)
+    optimizer.zero_grad(set_to_none=True)
+    accelerator.backward(result["loss"])
+    accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+    optimizer.step()
+    return result
+
+
+def compiles(config: TrainingConfig, device: torch.device) -> bool:
+    return config.compile == "yes" or config.compile == "auto" and device.type == "cuda"
 
 
 def prepare_model(model: nn.Module, config: TrainingConfig, accelerator: Accelerator) -> nn.Module:
