@@ -1,4 +1,4 @@
-"""The command line: selfie-lite walkthrough | pretrain | data."""
+"""The command line: selfie-lite walkthrough | pretrain | compare | export | data | bench."""
 
 import json
 import sys
@@ -116,6 +116,38 @@ def pretrain(preset, file, **settings):
             torch.distributed.destroy_process_group()  # a process that leaves without it may abort
 
 
+@app.command()
+@click.argument("runs", nargs=-1)
+@click.option("--out", "file", type=Path, help="Write the comparison there, as JSON.")
+def compare(runs, file):
+    """Finished RUNS (names or folders) side by side: settings that differ, and the held-out accuracy of each seed."""
+    from selfie_lite.compare import compare_runs
+
+    result = compare_runs(runs)
+    names = list(result["rows"][0]["changed"])
+    table = Table(*names, "median held-out accuracy", "of each seed")
+    for row in result["rows"]:
+        seeds = ", ".join(f"{accuracy:.3f} ({seed})" for seed, accuracy in row["accuracy"].items())
+        table.add_row(*(str(row["changed"][name]) for name in names), f"{row['median_accuracy']:.3f}", seeds)
+    out.print(table)
+    if file:
+        write_result(file, result)
+
+
+@app.command()
+@click.option("--from", "run", required=True, help="A run's name or folder.")
+@click.option("--to", "form", required=True, help="In which form: bundle (float16, with config, metrics and SHA-256).")
+@click.argument("target", type=Path)
+def export(run, form, target):
+    """Write the newest weights of a run to TARGET; a bundle is a folder that load_pretrained reads."""
+    from selfie_lite.pretrained import export_pretrained
+
+    require_choice("form", form, ["bundle"])
+    export_pretrained(run, target)
+    size = (target / "model.safetensors").stat().st_size / 1e6
+    out.print(f"{target}: {size:.1f} MB. Use: load_pretrained('{target}')", markup=False)
+
+
 @app.group(cls=Group)
 def data():
     """Bring images in, list them, check them."""
@@ -181,6 +213,44 @@ def verify(names):
     if damaged:
         err.print("Bring a damaged data set again: selfie-lite data import NAME FOLDER --replace", markup=False)
         sys.exit(1)
+
+
+@app.group(cls=Group)
+def bench():
+    """Measure how fast things are on this machine."""
+
+
+@bench.command("pretrain")
+@click.option("--preset", default="laptop", help="laptop, cifar10, imagenette or imagenet: network, sizes, optimiser.")
+@click.option("--arch", help="resnet50 or resnet18.  [default: the preset's]", show_default=False)
+@click.option("--batch-size", type=int, help="Images in a step.  [default: the preset's]", show_default=False)
+@click.option("--part", "parts", multiple=True, help="Only this part; repeatable.  [default: all]", show_default=False)
+@click.option("--rounds", default=5, help="How often each candidate is timed.")
+@click.option("--seconds", default=1.0, help="About how long one timing takes.")
+@click.option("--out", "file", type=Path, default=Path("runs/bench/pretrain.json"), help="Where the result is written.")
+def bench_pretrain(preset, arch, batch_size, parts, rounds, seconds, file):
+    """Time a pretraining step; needs no data set. Parts: ladder (from a plain loop to the default), ceiling (P alone),
+    roofline, locations (M at once), growth (with batch size, M, N), processes, input (reading JPEG files)."""
+    from selfie_lite.bench import PARTS, bench_pretraining, tables
+
+    require_choice("preset", preset, PRESETS)
+    chosen = {"arch": arch, "batch_size": batch_size}
+    config = PRESETS[preset].updated(**{name: value for name, value in chosen.items() if value is not None})
+    result = bench_pretraining(config, parts or PARTS, rounds, seconds, lambda text: err.print(text, markup=False))
+    for title, columns, rows in tables(result):
+        table = Table(*columns, title=title, title_justify="left")
+        for row in rows:
+            table.add_row(*row)
+        out.print(table)
+    write_result(file, result)
+
+
+def write_result(file: Path, result: dict) -> None:
+    """A result as JSON, with the command that made it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    result = {"command": " ".join(["selfie-lite", *sys.argv[1:]])} | result
+    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    out.print(f"written to {file}", markup=False)
 
 
 def _say_imported(name: str, counts: dict[str, int]) -> None:

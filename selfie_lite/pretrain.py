@@ -47,6 +47,11 @@ class PretrainConfig(TrainingConfig):
     def grid(self) -> PatchGrid:
         return PatchGrid(self.image_size, self.patch_size)
 
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing, 1/M."""
+        return 1 / (self.num_masked or self.grid.count // 4)
+
 
 PRESETS = {
     "laptop": PretrainConfig(
@@ -139,12 +144,12 @@ def write_report(config: PretrainConfig, lines: list[dict]) -> None:
     if not losses:  # stopped before the first line of metrics
         return
     held_out = {line["step"]: line["held_out_accuracy"] for line in lines if "held_out_accuracy" in line}
-    chance = 1 / (config.num_masked or config.grid.count // 4)
-    draw_training(*zip(*losses, strict=True), held_out, round(1 / chance)).savefig(config.folder / "curve.png", dpi=120)
+    curve = draw_training(*zip(*losses, strict=True), held_out, round(1 / config.chance))
+    curve.savefig(config.folder / "curve.png", dpi=120)
     done = lines[-1]["step"]
     ended = f"After {done:,} of {config.steps:,} steps of {config.batch_size} images"
     result = (
-        f"held-out accuracy {held_out[max(held_out)]:.3f}, where guessing gives {chance:.3f}"
+        f"held-out accuracy {held_out[max(held_out)]:.3f}, where guessing gives {config.chance:.3f}"
         if held_out
         else "no result yet"
     )
