@@ -454,3 +454,22 @@ def test_on_a_gpu_it_learns_compiled_and_resident():
     folder = pretrain(config(steps=100, eval_every=100, save_every=100, batch_size=16, precision="auto"))
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["held_out_accuracy"] > 0.4
+
+
+def test_compiled_agrees_with_eager():
+    first, second = (
+        pretrain(config(name=name, compile=name, dropout=0.0, steps=3, optimizer="sgd")) for name in ("yes", "no")
+    )
+    compiled, eager = weights_of(first), weights_of(second)
+    for key, value in eager.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(compiled[key], value, rtol=1e-3, atol=1e-4)
+
+
+def test_initial_length_is_that_of_u_and_of_every_location():
+    for length in (0.5, 3.0):
+        model = make_model(config(initial_length=length)).eval()
+        lengths = model.positions().norm(dim=1)
+        assert abs(lengths.mean() / length - 1) < 0.1
+        u = model.pool(torch.randn(4, 12, 256, generator=torch.Generator().manual_seed(0)))
+        torch.testing.assert_close(u.norm(dim=1), torch.full((4,), length), rtol=0.05, atol=0)
