@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfie_lite.attention_pooling import AttentionPooling
@@ -105,7 +106,7 @@ class Selfie(nn.Module):
         targets = diagonal_targets(logits)
         flat = logits.flatten(0, 1)
         return SelfieOutput(
-            loss=nn.functional.cross_entropy(flat, targets),
+            loss=F.cross_entropy(flat, targets),
             accuracy=(flat.detach().argmax(dim=1) == targets).float().mean(),
             logits=logits,
             visible=visible,
@@ -125,12 +126,12 @@ class Selfie(nn.Module):
         Returns:
             queries (B, M, D), and the attention weights of `SelfieOutput` or None.
         """
-        e = self.positions()  # (N, D)
-        context = take(features, visible) + e[visible]  # (B, V, D)
+        e = self.positions()  # (N, D), read by F.embedding: e[visible] adds up its gradient in another order each time
+        context = take(features, visible) + F.embedding(visible, e)  # (B, V, D)
         if self.query_form == "additive":
             u, _, attention = self.pool.encode(context, return_attention=return_attention)
-            return u[:, None] + e[masked], attention  # (B, 1, D) + (B, M, D)
-        mask_tokens = self.mask_token + e[masked]  # (B, M, D)
+            return u[:, None] + F.embedding(masked, e), attention  # (B, 1, D) + (B, M, D)
+        mask_tokens = self.mask_token + F.embedding(masked, e)  # (B, M, D)
         _, v, attention = self.pool.encode(context, mask_tokens, return_attention)
         return v, attention
 

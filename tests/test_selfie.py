@@ -336,3 +336,23 @@ def test_weights_travel_through_a_state_dict():
     other.load_state_dict(model.state_dict())
     assert torch.equal(other(images, generator=seeded()).loss, model(images, generator=seeded()).loss)
     assert isinstance(other, nn.Module)
+
+
+@pytest.mark.parametrize("queries", ["additive", "mask_token"])
+def test_gradients_are_the_same_every_time_on_several_threads(queries):
+    torch.manual_seed(0)
+    model = Selfie(PatchGrid(32, 8), arch="resnet18", queries=queries, dropout=0.0)
+    images = torch.randint(256, (32, 3, 32, 32), dtype=torch.uint8)
+    visible, masked = sample_masks(len(images), model.grid, 4)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        seen = []
+        for _ in range(4):
+            model.zero_grad()
+            model(images, visible, masked).loss.backward()
+            seen.append([parameter.grad.clone() for parameter in model.parameters()])
+    finally:
+        torch.set_num_threads(threads)
+    for again in seen[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(seen[0], again, strict=True))
