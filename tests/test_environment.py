@@ -71,3 +71,19 @@ def test_readme_map_has_every_notebook_with_its_recorded_time():
     rows = dict(re.findall(r"\| \[(\d\d_\w+)\]\(nbs/\1\.ipynb\) \|[^|]+\| (\d+) s \|", README))
     assert set(rows) == notebooks == set(seconds)
     assert {name: int(text) for name, text in rows.items()} == {name: round(seconds[name]) for name in rows}
+
+
+def test_readme_quotes_the_measured_ratios():
+    measured = json.loads((ROOT / "nbs/results/pretrain_speed_cpu.json").read_text())
+    ladder = {row["rung"]: row["times_plain"]["median"] for row in measured["ladder"]}
+    expected = [
+        f"{ladder['default']:.2f}",
+        f"{ladder['+ torch.compile']:.2f}",
+        f"{measured['ceiling']['step_over_ceiling']['median']:.2f}",
+        f"{measured['locations']['rows']['at once']['times_one at a time']['median']:.2f}",
+        f"{measured['processes'][1]['times_one_process']['median']:.2f}",
+        f"{measured['input']['rows']['1 workers']['times_step']['median']:.1f}",
+    ]
+    table = README.split("### How fast")[1].split("\n\n")[2]
+    assert re.findall(r"\| ([\d.]+) \|", table) == expected
+    assert f"medians of {measured['rounds']} interleaved rounds" in README
