@@ -1,11 +1,12 @@
-# make walkthrough | test | lab    Each installs what it needs into .venv, the first time only.
+# make walkthrough | test | lab | inspect    Each installs what it needs into .venv, the first time only.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help walkthrough test lab notebooks
+.PHONY: help walkthrough test lab inspect notebooks
 help:
 	@echo "make walkthrough   run every notebook, read the pages in runs/walkthrough/index.html"
 	@echo "make lab           open the notebooks in JupyterLab"
+	@echo "make inspect       open the patch inspector alone, as a page"
 	@echo "make test          run every test, notebooks included"
 	@echo "make notebooks     run the notebooks in place and keep their new outputs"
 
@@ -18,8 +19,12 @@ test: .venv/installed
 lab: .venv/installed
 	@$(BIN)/jupyter lab --notebook-dir=nbs
 
+inspect: .venv/installed
+	@$(BIN)/selfie-lite inspect
+
 notebooks: .venv/installed
-	@$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False nbs/*.ipynb
+	@$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False \
+		--ExecutePreprocessor.store_widget_state=False nbs/*.ipynb
 
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("selfie-lite needs Python 3.11 or newer, but $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12 …" % sys.version_info[:2])'

@@ -1,6 +1,7 @@
-"""The command line: selfie-lite walkthrough | pretrain | compare | export | data | bench."""
+"""The command line: selfie-lite walkthrough | pretrain | compare | export | inspect | data | bench."""
 
 import json
+import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -243,6 +244,46 @@ def bench_pretrain(preset, arch, batch_size, parts, rounds, seconds, file):
             table.add_row(*row)
         out.print(table)
     write_result(file, result)
+
+
+@bench.command("inspector")
+@click.option("--rounds", default=15, help="How often each control is changed.")
+@click.option(
+    "--out", "file", type=Path, default=Path("runs/bench/inspector.json"), help="Where the result is written."
+)
+def bench_inspector(rounds, file):
+    """Time from a change of a control of the patch inspector to the new picture, with the bundled models."""
+    from selfie_lite.bench import time_inspector
+
+    result = time_inspector(rounds)
+    table = Table("change", "milliseconds", "slowest")
+    for row in result["changes"]:
+        table.add_row(row["change"], *(f"{row['milliseconds'][key]:.0f}" for key in ("median", "high")))
+    out.print(table)
+    write_result(file, result)
+
+
+@app.command()
+@click.option("--model", default="additive", help="A bundled model, a run, or the folder of a checkpoint.")
+@click.option("--compare", help="A second one beside it.")
+@click.option("--data", default="sample", help="A data set, a folder of images, or one image.")
+@click.option("--port", default=8866, help="Of the page.")
+@click.option("--browser/--no-browser", default=True, help="Open a browser.")
+def inspect(model, compare, data, port, browser):
+    """Open the patch inspector alone, as a page (Voilà). Ctrl-C ends it."""
+    import nbformat
+
+    from selfie_lite.widgets import PatchInspector
+
+    call = repr(PatchInspector(model, data, compare=compare))  # a mistake is told here, not in the page
+    page = Path("runs/inspector/inspector.ipynb")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    source = f"import os\n\nos.chdir({str(Path.cwd())!r})\nfrom selfie_lite.widgets import PatchInspector\n\n{call}"
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)], metadata=kernel), page)
+    words = ["voila", str(page), f"--port={port}", "--show_tracebacks=False", *([] if browser else ["--no-browser"])]
+    err.print(f"the inspector is at http://localhost:{port}/ while this runs; Ctrl-C ends it", markup=False)
+    sys.exit(subprocess.run([sys.executable, "-m", *words]).returncode)
 
 
 def write_result(file: Path, result: dict) -> None:

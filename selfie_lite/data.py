@@ -6,6 +6,7 @@ import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -151,12 +152,14 @@ def how_to_get(name: str) -> str:
     )
 
 
-def read_image(path: str | Path, image_size: int | None = None) -> np.ndarray:
+def read_image(path: str | Path | BinaryIO, image_size: int | None = None, name: str = "") -> np.ndarray:
     """Read one image file as RGB, upright: grey, palette, CMYK and 16-bit images are converted, transparent ones laid
     on white, EXIF rotation applied.
 
     Args:
+        path: of the file, or the open file itself.
         image_size: if given, the shorter side is resized to this many pixels and the centre is cut out.
+        name: what errors call the file. Default: its path.
 
     Returns:
         (H, W, 3) uint8.
@@ -165,6 +168,7 @@ def read_image(path: str | Path, image_size: int | None = None) -> np.ndarray:
         UnreadableImageError: if the file is no image, is cut short, or has so many pixels that it may be a
             decompression bomb (Pillow's limit).
     """
+    name = name or path
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -172,10 +176,10 @@ def read_image(path: str | Path, image_size: int | None = None) -> np.ndarray:
                 image = _to_rgb(ImageOps.exif_transpose(file))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         limit = f"{Image.MAX_IMAGE_PIXELS:,}"
-        raise UnreadableImageError(f"{path}: refused, it unpacks to more than {limit} pixels.") from None
+        raise UnreadableImageError(f"{name}: refused, it unpacks to more than {limit} pixels.") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         reason = "it is no image that Pillow knows" if isinstance(error, Image.UnidentifiedImageError) else error
-        raise UnreadableImageError(f"{path}: cannot be read ({reason}).") from None
+        raise UnreadableImageError(f"{name}: cannot be read ({reason}).") from None
     if image_size is not None:
         image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
     return np.array(image)

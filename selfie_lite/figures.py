@@ -1,15 +1,19 @@
 """Every picture of the workbook: plain functions that take tensors and return a matplotlib Figure."""
 
+import io
 from collections.abc import Sequence
 from contextlib import contextmanager
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from torch import Tensor
 
+from selfie_lite.beliefs import Beliefs
 from selfie_lite.patches import PatchGrid, patchify, unpatchify
 from selfie_lite.selfie import SelfieOutput
 
@@ -304,16 +308,23 @@ def draw_matrices(
     return fig
 
 
-def draw_logits(logits: Tensor, image: Tensor, grid: PatchGrid, masked: Tensor, title: str = "") -> Figure:
+def draw_logits(
+    logits: Tensor, image: Tensor, grid: PatchGrid, masked: Tensor, title: str = "", whole: bool = True
+) -> Figure:
     """Softmax of logits (M, M) of one image: rows are locations, columns candidate patches; right answers framed,
-    the model's choice in each row marked with a dot."""
+    the model's choice in each row marked with a dot.
+
+    whole: the image with its hidden locations beside them.
+    """
     patches = patchify(image[None], grid)[0][masked]
     probabilities = logits.detach().softmax(dim=1).numpy()
     size = max(3.6, 0.45 * len(masked))
-    with figure(1, 2, size + 4.4, size, width_ratios=[3.2, size + 1]) as (fig, axes):
-        _grid(axes[0, 0], image, grid, masked, 0)
-        axes[0, 0].set_title("hidden locations")
-        ax = axes[0, 1]
+    shape = dict(columns=2, width=size + 4.4, width_ratios=[3.2, size + 1]) if whole else dict(width=size + 1.6)
+    with figure(height=size, **shape) as (fig, axes):
+        if whole:
+            _grid(axes[0, 0], image, grid, masked, 0)
+            axes[0, 0].set_title("hidden locations")
+        ax = axes[0, -1]
         shown = ax.imshow(probabilities, cmap="viridis", vmin=0, vmax=1)
         for i in range(len(masked)):
             for color, line in (("black", 4), ("white", 2)):  # seen on dark and on bright
@@ -328,7 +339,9 @@ def draw_logits(logits: Tensor, image: Tensor, grid: PatchGrid, masked: Tensor, 
         ax.set_yticks(range(len(masked)), [f"location {m}" for m in masked.tolist()])
         ax.set_xticks([])
         for k, patch in enumerate(patches):
-            _image(ax.inset_axes((k - 0.4, len(masked) - 0.4, 0.8, 0.8), transform=ax.transData), patch)
+            extent = (k - 0.4, k + 0.4, len(masked) + 0.4, len(masked) - 0.4)
+            ax.imshow(_pixels(patch), interpolation="nearest", extent=extent)
+        ax.set(xlim=(-0.5, len(masked) - 0.5), ylim=(len(masked) + 0.45, -0.5))
         ax.set_title(title or "probability of each candidate (below) at each location")
         fig.colorbar(shown, ax=ax, label="probability", shrink=0.8)
         ax.spines[:].set_visible(False)
@@ -405,9 +418,74 @@ def draw_puzzle(image: Tensor, grid: PatchGrid, masked: Tensor, logits: Tensor) 
     return fig
 
 
+def draw_guess(beliefs: Beliefs, location: int, whole: bool = True) -> Figure:
+    """One masked location: the image with it framed, and a bar for every candidate, in shuffled order; the right
+    one is solid with a check mark, wrong ones hatched, and the model's choice has an arrow.
+
+    whole: the image with the location framed beside them.
+    """
+    row, count = beliefs.row_of(location), len(beliefs.masked)
+    patches = patchify(beliefs.image[None], beliefs.grid)[0][beliefs.masked[beliefs.order]]
+    chances = beliefs.probabilities[row][beliefs.order].numpy()
+    right, chosen = beliefs.order.tolist().index(row), chances.argmax()
+    size = beliefs.grid.patch_size
+    across, down = location % beliefs.grid.side * size - 0.5, location // beliefs.grid.side * size - 0.5
+    with figure(1, 2, 7.6, 3.2, width_ratios=[1, 1.35]) as (fig, (axes,)):
+        _grid(axes[0], beliefs.image, beliefs.grid, beliefs.masked, 0)
+        axes[0].add_patch(Rectangle((across, down), size, size, fill=False, ec=ORANGE, lw=3.5))
+        axes[0].set_title(f"what belongs at location {location}?")
+        ax = axes[1]
+        colors = [GREEN if k == right else "white" for k in range(count)]
+        bars = ax.bar(
+            range(count), chances, color=colors, edgecolor=[GREEN if k == right else RED for k in range(count)]
+        )
+        for k, bar in enumerate(bars):
+            bar.set_hatch("" if k == right else "///")
+            mark = ("✓" if k == right else "") + ("▼" if k == chosen else "")
+            ax.text(k, chances[k] + 0.02, f"{mark}\n{chances[k]:.2f}" if count <= 8 else mark, ha="center", fontsize=8)
+        ax.axhline(1 / count, color="black", ls=":", lw=1.2, label=f"chance: {1 / count:.2f}")
+        ax.set(ylim=(-0.42, 1.2), xlim=(-0.6, count - 0.4), yticks=[0, 0.5, 1], ylabel="probability")
+        letters = [beliefs.letter(candidate) for candidate in beliefs.order.tolist()]
+        ax.set_xticks(range(count), letters, fontsize=9 if count <= 16 else 6)
+        for k, patch in enumerate(patches):
+            _thumbnail(ax, patch, (k, -0.2), points=min(34, 190 / count))
+        ax.legend(loc="upper right", fontsize=8)
+        ax.set_title(("" if whole else f"location {location}:   ") + "✓ right   ▼ the model's choice")
+    return fig
+
+
+def to_png(fig: Figure, same: object = None, dpi: int = 80) -> bytes:
+    """The figure as PNG, quickly.
+
+    same: figures with the same axes, laid out alike; the layout, half of the work, is found for the first one only.
+    """
+    if places := _LAYOUTS.get(same):
+        fig.set_layout_engine("none")
+        for ax, place in zip(fig.axes, places, strict=True):
+            ax.set_position(place)
+    fig.set_dpi(dpi)
+    buffer = io.BytesIO()
+    FigureCanvasAgg(fig).print_png(buffer, pil_kwargs={"compress_level": 1})
+    if same is not None:
+        _LAYOUTS[same] = [ax.get_position() for ax in fig.axes]
+    return buffer.getvalue()
+
+
+_LAYOUTS: dict[object, list] = {}
+
+
+def _pixels(image: Tensor) -> np.ndarray:
+    return image.detach().cpu().movedim(0, -1).numpy()
+
+
 def _image(ax, image: Tensor) -> None:
-    ax.imshow(image.detach().cpu().movedim(0, -1).numpy(), interpolation="nearest")
+    ax.imshow(_pixels(image), interpolation="nearest")
     _frame(ax)
+
+
+def _thumbnail(ax, image: Tensor, at: tuple[float, float], points: float) -> None:
+    picture = OffsetImage(_pixels(image), zoom=points / image.shape[-1], interpolation="nearest")
+    ax.add_artist(AnnotationBbox(picture, at, pad=0.05, bboxprops={"ec": GREY, "lw": 0.6}))
 
 
 def _frame(ax) -> None:
@@ -426,7 +504,6 @@ def _grid(ax, image, grid, masked, first) -> None:
         corner = (column * size - 0.5, row * size - 0.5)
         if location in masked:
             ax.add_patch(Rectangle(corner, size, size, fc="#DDDDDD", ec=GREY, hatch="///", lw=0))
-        ax.add_patch(Rectangle(corner, size, size, fill=False, ec="white", lw=1.2))
         if first is None:
             continue
         center = (corner[0] + size / 2, corner[1] + size / 2)
@@ -434,6 +511,9 @@ def _grid(ax, image, grid, masked, first) -> None:
                 color="white" if location not in masked else "black", weight="bold",
                 bbox=dict(boxstyle="round,pad=0.15", fc="black" if location not in masked else "white",
                           ec="none", alpha=0.65))  # fmt: skip
+    edges = np.arange(grid.side + 1) * size - 0.5
+    for lines in (ax.hlines, ax.vlines):
+        lines(edges, -0.5, grid.image_size - 0.5, color="white", lw=1.2, zorder=1.5)
     ax.axis("off")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from selfie_lite.checkpoint import CheckpointError, checkpoint_damage, find_checkpoint
+from selfie_lite.checkpoint import CheckpointError, checkpoint_damage, find_checkpoint, list_checkpoints
 from selfie_lite.data import BUNDLED
 from selfie_lite.data_import import file_sha256
 from selfie_lite.errors import SelfieLiteError, require_choice
@@ -47,9 +47,28 @@ def pretrained_folder(name_or_folder: str | Path = "additive") -> Path:
             return find_checkpoint(folder / "checkpoint")
     if Path(name_or_folder).is_absolute() or len(Path(name_or_folder).parts) > 1:
         raise CheckpointError(f"there is no run and no checkpoint in {name_or_folder}.")
-    runs = [path.parent.name for path in RUNS.glob("*/checkpoint")]
-    require_choice("model", str(name_or_folder), [*BUNDLED_MODELS, *sorted(runs)])
-    raise CheckpointError(f"the run {name_or_folder} has no checkpoint yet.")
+    require_choice("model", str(name_or_folder), known_models())
+    raise AssertionError("not reached: a known model has a folder")
+
+
+def load_history(name_or_folder: str | Path = "additive") -> dict[int, Selfie]:
+    """The model of `load_pretrained` at every step of which there is a checkpoint, earliest first; for a run also as
+    it was before training, step 0.
+
+    Raises:
+        CheckpointError: as `load_pretrained`.
+    """
+    newest = pretrained_folder(name_or_folder)
+    if newest.parent.name != "checkpoint" or newest == Path(name_or_folder).expanduser():
+        return {json.loads((newest / "checkpoint.json").read_text())["step"]: load_pretrained(newest)}
+    config = PretrainConfig.from_dict(json.loads((newest / "checkpoint.json").read_text())["config"])
+    trained = {int(folder.name): load_pretrained(folder) for folder in list_checkpoints(newest.parent)}
+    return {0: make_model(config).eval()} | trained
+
+
+def known_models() -> list[str]:
+    """What `load_pretrained` takes by name: the bundled models, and the runs that have a checkpoint."""
+    return [*BUNDLED_MODELS, *sorted({path.parent.parent.name for path in RUNS.glob("*/checkpoint/[0-9]*")})]
 
 
 def export_pretrained(run: str | Path, folder: Path) -> Path:

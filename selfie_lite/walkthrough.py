@@ -73,7 +73,12 @@ def run_notebook(path: Path, folder: Path, values: dict[str, object], show_progr
 def write_html(notebook: Path) -> Path:
     """The executed notebook as one HTML file that reads without a network."""
     exporter = HTMLExporter(mathjax_url="", require_js_url="", jquery_url="", mermaid_js_url="", widget_renderer_url="")
-    body, _ = exporter.from_notebook_node(nbformat.read(notebook, as_version=4))
+    page = nbformat.read(notebook, as_version=4)
+    page.metadata.pop("widgets", None)  # a widget needs a kernel: the page shows the picture that it leaves
+    for cell in page.cells:
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+    body, _ = exporter.from_notebook_node(page)
     page = notebook.with_suffix(".html")
     page.write_text(body.replace('.ipynb"', '.html"'), encoding="utf-8")
     return page
