@@ -1,6 +1,8 @@
 """Crop, flip and normalise a batch, each image with its own random numbers, on whatever device it lives."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -42,8 +44,13 @@ def augment(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
     Returns:
         (B, C, H, W) uint8: every image with its own crop and flip.
     """
-    crop = pad_crop_flip if images.shape[-1] <= 64 else random_resized_crop_flip
-    return crop(images, generator=generator)
+    return make_crop(images.shape[-1])(images, generator=generator)
+
+
+def make_crop(image_size: int, padding: int = 4) -> Callable[..., Tensor]:
+    """The augmentation for images of this size, of the form crop(images, generator=…): `pad_crop_flip` with `padding`
+    up to 64 pixels, else `random_resized_crop_flip`."""
+    return partial(pad_crop_flip, padding=padding) if image_size <= 64 else random_resized_crop_flip
 
 
 def pad_crop_flip(

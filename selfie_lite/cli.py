@@ -1,9 +1,11 @@
-"""The command line: selfie-lite walkthrough | pretrain | compare | export | inspect | data | bench."""
+"""The command line: selfie-lite walkthrough | pretrain | finetune | evaluate | sweep | compare | export | inspect |
+data | bench."""
 
 import json
 import subprocess
 import sys
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import click
@@ -11,9 +13,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from selfie_lite.classifier import FINETUNE_PRESETS, SCRATCH, search_learning_rate
+from selfie_lite.classifier import finetune as run_finetuning
 from selfie_lite.data import KNOWN, data_cache
 from selfie_lite.errors import SelfieLiteError, require_choice, suggestion
-from selfie_lite.pretrain import PRESETS, PretrainConfig
+from selfie_lite.pretrain import PRESETS
 from selfie_lite.pretrain import pretrain as run_pretraining
 from selfie_lite.training import RUNS
 
@@ -51,7 +55,7 @@ def walkthrough(only, parameters, folder):
     values = read_parameters(list(parameters), notebooks)
     outcomes = []
     for number, path in enumerate(notebooks, 1):
-        outcome = runner.run_notebook(path, folder, values, show_progress=err.is_terminal)
+        outcome = runner.run_notebook(path, folder / path.name, values, show_progress=err.is_terminal)
         outcomes.append(outcome)
         out.print(
             f"{number}/{len(notebooks)} {path.stem}: {'ran' if outcome.ok else 'FAILED'}, {outcome.seconds:.0f} s"
@@ -73,7 +77,7 @@ def options_of(config):
 
     def decorate(command):
         for f in reversed(fields(config)):
-            default, flag = getattr(config, f.name), "--" + f.name.replace("_", "-")
+            default, flag = getattr(config, f.name), f.metadata["flag"] or "--" + f.name.replace("_", "-")
             flag = f"{flag}/--no-{flag[2:]}" if isinstance(default, bool) else flag
             text = f"{f.metadata['help']}  [default: {'none' if default == '' else default}]"
             command = click.option(flag, f.name, type=type(default), default=None, help=text, show_default=False)(
@@ -96,22 +100,102 @@ def pretrain(preset, file, **settings):
 
     Several GPUs or machines: accelerate launch -m selfie_lite pretrain …, or torchrun … -m selfie_lite pretrain …
     """
+    run_in_processes(run_pretraining, choose_config(PRESETS, preset, file, settings))
+
+
+@app.command()
+@click.option(
+    "--preset", default=None, help="laptop, cifar10, imagenette or imagenet: other defaults.  [default: laptop]"
+)
+@click.option("--config", "file", type=Path, help="Settings from a run's config.json, to repeat it.")
+@click.option(
+    "--search", "rates", type=float, multiple=True,
+    help="Try this learning rate; repeatable. The one that is best on the validation part is kept.",
+)  # fmt: skip
+@options_of(FINETUNE_PRESETS["laptop"])
+def finetune(preset, file, rates, **settings):
+    """Train a classifier from P, or from scratch, on a part of the labels; everything is written to runs/NAME. The
+    defaults shown are those of the preset laptop."""
+    if settings["pretrained"] not in (None, SCRATCH) and not file:  # P says which network, not the preset
+        settings |= {name: settings[name] or "" for name in ("arch", "stem")}
+    train = partial(search_learning_rate, learning_rates=rates) if rates else run_finetuning
+    run_in_processes(train, choose_config(FINETUNE_PRESETS, preset, file, settings))
+
+
+@app.command()
+@click.option("--from", "sources", multiple=True, default=["additive"], help="As in finetune; repeatable.")
+@click.option("--data", default="sample", help="A data set, or a folder of images.")
+@click.option("--labels", default=1.0, help="Part of the training labels that the probes may use.")
+@click.option("--seed", default=0, help="Which part, and of the fresh P.")
+@click.option("--image-size", type=int, help="Of images in a folder, pixels.")
+@click.option("--out", "file", type=Path, default=Path("runs/evaluate.json"), help="Where the result is written.")
+def evaluate(sources, data, labels, seed, image_size, file):
+    """How much a frozen P knows of the classes: a weighted nearest-neighbour and a linear probe on its features, beside
+    those of a fresh P and of raw pixels."""
+    from selfie_lite.evaluate import evaluate_features
+
+    result = evaluate_features(sources, data, labels, seed, image_size)
+    table = Table("features", "nearest neighbours", "linear")
+    for row in result["rows"]:
+        table.add_row(row["features"], f"{row['knn']:.3f}", f"{row['linear']:.3f}")
+    table.add_row("guessing", *2 * [f"{1 / result['classes']:.3f}"])
+    out.print(table)
+    write_result(file, result)
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+@click.argument("notebook", type=Path)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="-p NAME VALUE [VALUE …] [-p …]")
+@click.option("--out", "folder", type=Path, help="Where everything is written.  [default: runs/sweep/NOTEBOOK]")
+def sweep(notebook, words, folder):
+    """Run NOTEBOOK for every combination of parameter values, for instance
+
+    selfie-lite sweep nbs/06_finetuning.ipynb -p labels 0.05 0.2 -p seed 0 1 2
+
+    Run it again to go on: what is finished stays, what failed or was interrupted is run again."""
+    from selfie_lite.sweep import read_grid, run_sweep
+
+    groups: list[tuple[str, list[str]]] = []
+    for before, word in zip(("", *words), words, strict=False):
+        if before == "-p":
+            groups.append((word, []))
+        elif word != "-p" and groups and not word.startswith("--"):
+            groups[-1][1].append(word)
+        elif word != "-p":
+            raise click.UsageError(
+                f"'{word}' is out of place: selfie-lite sweep NOTEBOOK -p NAME VALUE … -p NAME VALUE …"
+            )
+    folder = folder or Path("runs/sweep") / notebook.stem
+    say = partial(out.print, markup=False)
+    outcomes = run_sweep(notebook, read_grid(notebook, groups), folder, say, err.is_terminal)
+    failed = [outcome for _, outcome in outcomes if outcome and not outcome.ok]
+    for outcome in failed:
+        err.print(f"failed: {outcome.error}", markup=False)
+    out.print(f"{len(outcomes) - len(failed)} of {len(outcomes)} are in {folder}", markup=False)
+    sys.exit(1 if failed else 0)
+
+
+def choose_config(presets, preset, file, settings):
+    """What a command line asks for: a preset, a file, or the settings of the run to resume; and what it changes."""
     if preset and file:
         raise SelfieLiteError("give --preset or --config, not both.")
     if settings["resume"] and not preset and not file:
-        file = RUNS / (settings["name"] or PRESETS["laptop"].name) / "config.json"  # the run's own settings
-    require_choice("preset", preset or "laptop", PRESETS)
-    config = PRESETS[preset or "laptop"]
+        file = RUNS / (settings["name"] or presets["laptop"].name) / "config.json"  # the run's own settings
+    require_choice("preset", preset or "laptop", presets)
+    config = presets[preset or "laptop"]
     if file:
         try:
-            config = PretrainConfig.from_dict(json.loads(file.read_text(encoding="utf-8")))
+            config = type(config).from_dict(json.loads(file.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             if isinstance(error, SelfieLiteError):
                 raise
             raise SelfieLiteError(f"{file} cannot be read as settings: {error}") from None
-    config = config.updated(**{name: value for name, value in settings.items() if value is not None})
+    return config.updated(**{name: value for name, value in settings.items() if value is not None})
+
+
+def run_in_processes(train, config):
     try:
-        run_pretraining(config)
+        return train(config)
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()  # a process that leaves without it may abort
@@ -136,17 +220,20 @@ def compare(runs, file):
 
 
 @app.command()
-@click.option("--from", "run", required=True, help="A run's name or folder.")
-@click.option("--to", "form", required=True, help="In which form: bundle (float16, with config, metrics and SHA-256).")
+@click.option("--from", "run", required=True, help="A run, a bundled model, or weights made elsewhere.")
+@click.option("--to", "form", required=True, help="torchvision, hub or bundle.")
 @click.argument("target", type=Path)
 def export(run, form, target):
-    """Write the newest weights of a run to TARGET; a bundle is a folder that load_pretrained reads."""
-    from selfie_lite.pretrained import export_pretrained
+    """Write the newest weights of a run to TARGET.
 
-    require_choice("form", form, ["bundle"])
-    export_pretrained(run, target)
-    size = (target / "model.safetensors").stat().st_size / 1e6
-    out.print(f"{target}: {size:.1f} MB. Use: load_pretrained('{target}')", markup=False)
+    torchvision: a .safetensors file, the state dict of torchvision's and timm's ResNet. hub: a folder for
+    PatchNetwork.from_pretrained. bundle: a folder for load_pretrained, float16, with settings, metrics and SHA-256.
+    """
+    from selfie_lite.pretrained import export as write
+
+    lines = write(run, form, target)
+    file = target if target.is_file() else target / "model.safetensors"
+    out.print(f"{target}: {file.stat().st_size / 1e6:.1f} MB. Use:\n{lines}", markup=False)
 
 
 @app.group(cls=Group)

@@ -1,6 +1,7 @@
 """P, the patch network: the first three residual blocks of a ResNet, then average pooling (paper, section 2.1)."""
 
 import torchvision
+from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from selfie_lite.errors import SelfieLiteError, require_choice
@@ -8,11 +9,46 @@ from selfie_lite.errors import SelfieLiteError, require_choice
 DIMS = {"resnet50": 1024, "resnet18": 256}  # channels that leave the third residual block
 
 
-class PatchNetwork(nn.Module):
+STEMS = ("small", "imagenet")
+CARD = """---
+{{ card_data }}
+---
+
+P, the patch network of *Selfie* (arXiv 1906.02940): a ResNet's first three blocks, as selfie-lite trained them.
+
+```python
+from selfie_lite import PatchNetwork
+
+patch_network = PatchNetwork.from_pretrained("FOLDER")  # (B, N, 3, S, S) normalised float -> (B, N, D)
+```
+
+The weights keep torchvision's names. How they were made:
+
+```json
+{{ training }}
+```
+"""  # what save_pretrained writes as README.md
+
+
+def make_resnet(arch: str, stem: str, num_classes: int = 1000) -> torchvision.models.ResNet:
+    """torchvision's ResNet with fresh weights, its first layers as `stem` says; see `PatchNetwork`."""
+    require_choice("arch", arch, DIMS)
+    require_choice("stem", stem, STEMS)
+    resnet = getattr(torchvision.models, arch)(weights=None, num_classes=num_classes)
+    if stem == "small":
+        resnet.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
+        resnet.maxpool = nn.Identity()
+        nn.init.kaiming_normal_(resnet.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision does
+    return resnet
+
+
+class PatchNetwork(nn.Module, PyTorchModelHubMixin, library_name="selfie-lite", license="mit",
+                   tags=["self-supervised", "selfie"], model_card_template=CARD):  # fmt: skip
     """P turns every patch, on its own, into one feature vector.
 
     Built from torchvision's ResNet; parameters keep its names (`conv1`, `bn1`, `layer1` to `layer3`), so weights
-    load into torchvision and timm as they are.
+    load into torchvision and timm as they are. `save_pretrained(folder)` and `PatchNetwork.from_pretrained(folder)` are
+    those of huggingface_hub.
 
     Args:
         arch: "resnet50", the paper's, D = 1024, or "resnet18", D = 256, which a laptop's CPU trains in a minute.
@@ -25,13 +61,7 @@ class PatchNetwork(nn.Module):
 
     def __init__(self, arch: str = "resnet50", stem: str = "small"):
         super().__init__()
-        require_choice("arch", arch, DIMS)
-        require_choice("stem", stem, ["small", "imagenet"])
-        resnet = getattr(torchvision.models, arch)(weights=None)
-        if stem == "small":
-            resnet.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
-            resnet.maxpool = nn.Identity()
-            nn.init.kaiming_normal_(resnet.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision does
+        resnet = make_resnet(arch, stem)
         self.arch, self.stem, self.dim = arch, stem, DIMS[arch]
         self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
         self.layer1, self.layer2, self.layer3 = resnet.layer1, resnet.layer2, resnet.layer3

@@ -3,17 +3,26 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 
-from selfie_lite.augment import pad_crop_flip, random_resized_crop_flip
+from selfie_lite.augment import make_crop
 from selfie_lite.data import load_dataset
 from selfie_lite.errors import SelfieLiteError
 from selfie_lite.patches import PatchGrid, sample_masks
 from selfie_lite.selfie import Selfie
-from selfie_lite.training import Batches, TrainingConfig, generator_of, make_accelerator, option, seed_of, train
+from selfie_lite.training import (
+    Batches,
+    TrainingConfig,
+    evaluate_parts,
+    generator_of,
+    make_accelerator,
+    option,
+    seed_of,
+    train,
+    write_report,
+)
 
 
 @dataclass(frozen=True)
@@ -117,15 +126,19 @@ def pretrain(config: PretrainConfig, on_log: Callable[[list[dict]], None] | None
     def evaluate(model):
         return evaluate_puzzles(model, dataset, aside, config.batch_size, accelerator)
 
+    def report(lines):
+        title = f"Selfie pretraining of a {config.arch} on {config.data}."
+        write_report(config, lines, "pretrain", title, "held_out_accuracy", round(1 / config.chance))
+
     forward = make_forward(config, model.num_masked)
-    train(config, accelerator, model, batches, forward, evaluate, partial(write_report, config), on_log)
+    train(config, accelerator, model, batches, forward, evaluate, report, on_log)
     accelerator.print(f"{config.folder}: README.md has the curve, checkpoint/ the weights.")
     return config.folder
 
 
 def make_forward(config: PretrainConfig, num_masked: int) -> Callable:
     """The forward pass of a training step: crop and flip uint8 images, draw masks, loss and accuracy."""
-    crop = partial(pad_crop_flip, padding=config.padding) if config.image_size <= 64 else random_resized_crop_flip
+    crop = make_crop(config.image_size, config.padding)
 
     def forward(model, images, labels, generator):
         crops = crop(images, generator=generator)
@@ -136,47 +149,14 @@ def make_forward(config: PretrainConfig, num_masked: int) -> Callable:
     return forward
 
 
-def write_report(config: PretrainConfig, lines: list[dict]) -> None:
-    """README.md and curve.png in the run's folder: what it was, how it went, how to repeat it."""
-    from selfie_lite.figures import draw_training
-
-    losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
-    if not losses:  # stopped before the first line of metrics
-        return
-    held_out = {line["step"]: line["held_out_accuracy"] for line in lines if "held_out_accuracy" in line}
-    curve = draw_training(*zip(*losses, strict=True), held_out, round(1 / config.chance))
-    curve.savefig(config.folder / "curve.png", dpi=120)
-    done = lines[-1]["step"]
-    ended = f"After {done:,} of {config.steps:,} steps of {config.batch_size} images"
-    result = (
-        f"held-out accuracy {held_out[max(held_out)]:.3f}, where guessing gives {config.chance:.3f}"
-        if held_out
-        else "no result yet"
-    )
-    (config.folder / "README.md").write_text(
-        f"# {config.name}\n\nSelfie pretraining of a {config.arch} on {config.data}. {ended}: {result}.\n\n"
-        "![training loss and held-out accuracy](curve.png)\n\n"
-        "`config.json` has every setting, `environment.json` versions, device and commit, `metrics.jsonl` the numbers, "
-        "`checkpoint/` the weights.\n\n"
-        f"Repeat it: `selfie-lite pretrain --config runs/{config.name}/config.json --name another`\n",
-        encoding="utf-8",
-    )
-
-
-@torch.no_grad()
 def evaluate_puzzles(model: Selfie, dataset, indices: torch.Tensor, batch_size: int, accelerator) -> dict[str, float]:
     """Loss and accuracy on images never trained on, as they are, at masks fixed for each image."""
-    was_training = model.training
-    model.eval()
     visible, masked = sample_masks(len(indices), model.grid, model.num_masked, generator_of("evaluation masks"))
-    totals = torch.zeros(3, device=accelerator.device)
-    for part in torch.arange(len(indices)).split(batch_size)[accelerator.process_index :: accelerator.num_processes]:
+
+    def measure(part):
         images = dataset.batch(indices[part])[0].to(accelerator.device)
-        with accelerator.autocast():
-            out = model(images, visible[part].to(images.device), masked[part].to(images.device))
-        totals += torch.stack(
-            [out.loss * len(part), out.accuracy * len(part), torch.tensor(len(part), device=images.device)]
-        )
-    model.train(was_training)
-    loss, accuracy, count = accelerator.reduce(totals, "sum").tolist()
-    return {"held_out_loss": loss / count, "held_out_accuracy": accuracy / count}
+        out = model(images, visible[part].to(images.device), masked[part].to(images.device))
+        return out.loss, out.accuracy
+
+    loss, accuracy = evaluate_parts(model, len(indices), batch_size, accelerator, measure)
+    return {"held_out_loss": loss, "held_out_accuracy": accuracy}

@@ -37,9 +37,9 @@ class NonFiniteLossError(SelfieLiteError):
     """The loss is no longer a number."""
 
 
-def option(default, help: str):
-    """A field of a configuration, with the help that the command line shows."""
-    return field(default=default, metadata={"help": help})
+def option(default, help: str, flag: str = ""):
+    """A field of a configuration, with the help that the command line shows, and its flag if it is not the name."""
+    return field(default=default, metadata={"help": help, "flag": flag})
 
 
 @dataclass(frozen=True)
@@ -236,6 +236,7 @@ def train(
     evaluate: Callable[[nn.Module], dict[str, float]],
     report: Callable[[list[dict]], None],
     on_log: Callable[[list[dict]], None] | None = None,
+    select: str = "",
 ) -> list[dict]:
     """Train `model` for `config.steps` steps, or on from a checkpoint; returns the lines of metrics.jsonl.
 
@@ -244,6 +245,8 @@ def train(
         evaluate: model → numbers to be logged.
         report: called with all lines at the end, to write what a person reads.
         on_log: called with all lines so far whenever one is added.
+        select: a number of `evaluate`'s: the weights of the evaluation at which it was highest (the later of equals)
+            are those that the model, and the last checkpoint, have in the end. Default: the last weights.
 
     Raises:
         NonFiniteLossError: with the step, the learning rate and the last good checkpoint.
@@ -284,6 +287,8 @@ def train(
             if last or config.eval_every and done % config.eval_every == 0:
                 pause = time.perf_counter()
                 run.log(done, evaluate(model))
+                if select:
+                    run.keep_best(model, select, last)
                 start += time.perf_counter() - pause
             if saving:
                 run.save(done, model, optimizer)
@@ -333,6 +338,7 @@ class Run:
         self.config, self.accelerator, self.on_log = config, accelerator, on_log
         self.folder, self.checkpoints = config.folder, config.folder / "checkpoint"
         self.lines: list[dict] = []
+        self.best: dict[str, Tensor] = {}  # the weights of the best evaluation so far
         self.writer = None
 
     def resume(self, model: nn.Module, optimizer) -> int:
@@ -347,6 +353,7 @@ class Run:
         self.refuse_other_config(path, saved, state)
         model.load_state_dict(weights)
         optimizer.load_state_dict(state["optimizer"])
+        self.best = state.get("best", {})
         metrics = self.folder / "metrics.jsonl"
         for text in metrics.read_text().splitlines() if metrics.is_file() else []:
             try:
@@ -412,11 +419,20 @@ class Run:
     def save(self, step: int, model: nn.Module, optimizer) -> None:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+            weights = copy_weights(model)
             state = {"step": step, "optimizer": optimizer.state_dict(), "processes": self.accelerator.num_processes}
+            state |= {"best": self.best} if self.best else {}
             save_checkpoint(self.checkpoints, step, weights, state, self.config.to_dict(), self.config.keep)
             self.writer.flush()
         self.accelerator.wait_for_everyone()
+
+    def keep_best(self, model: nn.Module, select: str, last: bool) -> None:
+        """After an evaluation: note its weights if it was the best; after the last one, go back to the best."""
+        if best_line(self.lines, select) is self.lines[-1]:
+            self.best = copy_weights(model)
+        if last:
+            model.load_state_dict(self.best)
+            self.best = {}
 
     def require_finite(self, losses: Tensor, step: int) -> None:
         """`losses` holds those of the last steps: looked at only here, so that the device need not wait in between."""
@@ -438,6 +454,70 @@ class Run:
             return False
         asked = torch.tensor(float(bool(stop)), device=self.accelerator.device)
         return self.accelerator.reduce(asked, "sum").item() > 0
+
+
+def copy_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The weights as they are now, on the CPU."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
+
+
+def best_line(lines: list[dict], select: str) -> dict:
+    """The line of metrics with the highest `select`, the later of equals."""
+    return max((line for line in lines if select in line), key=lambda line: (line[select], line["step"]))
+
+
+@torch.no_grad()
+def evaluate_parts(
+    model: nn.Module,
+    count: int,
+    batch_size: int,
+    accelerator: Accelerator,
+    measure: Callable[[Tensor], tuple[Tensor, Tensor]],
+) -> tuple[float, float]:
+    """Loss and accuracy over `count` examples in evaluation mode, each process doing its share.
+
+    measure: indices (b,) of some of the examples → loss and accuracy, scalars, each the mean over those examples.
+    """
+    was_training = model.training
+    model.eval()
+    totals = torch.zeros(2, device=accelerator.device)
+    for part in torch.arange(count).split(batch_size)[accelerator.process_index :: accelerator.num_processes]:
+        with accelerator.autocast():
+            totals += torch.stack(measure(part)) * len(part)
+    model.train(was_training)
+    loss, accuracy = (accelerator.reduce(totals, "sum") / count).tolist()
+    return loss, accuracy
+
+
+def write_report(
+    config: TrainingConfig, lines: list[dict], command: str, title: str, held_out: str, choices: int
+) -> None:
+    """README.md and curve.png in the run's folder: what it was, how it went, how to repeat it.
+
+    Args:
+        command: of the command line, "pretrain" or "finetune". title: what was trained, one sentence.
+        held_out: how the line of metrics calls the accuracy on images never trained on.
+        choices: how many answers there are to choose from; guessing is right once in so many.
+    """
+    from selfie_lite.figures import draw_training
+
+    losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+    if not losses:  # stopped before the first line of metrics
+        return
+    reached = {line["step"]: line[held_out] for line in lines if held_out in line}
+    draw_training(*zip(*losses, strict=True), reached, choices).savefig(config.folder / "curve.png", dpi=120)
+    ended = f"After {lines[-1]['step']:,} of {config.steps:,} steps of {config.batch_size} images"
+    words = held_out.replace("held_out", "held-out").replace("_", " ")
+    result = (
+        f"{words} {reached[max(reached)]:.3f}, where guessing gives {1 / choices:.3f}" if reached else "no result yet"
+    )
+    (config.folder / "README.md").write_text(
+        f"# {config.name}\n\n{title} {ended}: {result}.\n\n![training loss and {words}](curve.png)\n\n"
+        "`config.json` has every setting, `environment.json` versions, device and commit, `metrics.jsonl` the numbers, "
+        "`checkpoint/` the weights.\n\n"
+        f"Repeat it: `selfie-lite {command} --config runs/{config.name}/config.json --name another`\n",
+        encoding="utf-8",
+    )
 
 
 @contextmanager

@@ -42,13 +42,19 @@ def find_notebooks(only: list[str]) -> list[Path]:
     return [path for path in notebooks if not only or path.stem.startswith(tuple(only))]
 
 
-def run_notebook(path: Path, folder: Path, values: dict[str, object], show_progress: bool) -> Outcome:
-    """Execute one notebook into `folder` and write it there as HTML too; an error ends the notebook, not the caller."""
-    folder.mkdir(parents=True, exist_ok=True)
-    executed = folder / path.name
+def run_notebook(
+    path: Path, executed: Path, values: dict[str, object], show_progress: bool, cwd: Path | None = None
+) -> Outcome:
+    """Execute one notebook into the file `executed`, and write that as HTML too; an error ends the notebook, not the
+    caller. `cwd` is the folder that it runs in; default its own."""
+    executed.parent.mkdir(parents=True, exist_ok=True)
     own = {name: value for name, value in values.items() if name in papermill.inspect_notebook(path)}
     start, error = time.perf_counter(), ""
-    bar = {"desc": path.stem, "leave": False, "bar_format": "{desc} {bar:24} cell {n_fmt} of {total_fmt}, {elapsed}"}
+    bar = {
+        "desc": executed.stem,
+        "leave": False,
+        "bar_format": "{desc} {bar:24} cell {n_fmt} of {total_fmt}, {elapsed}",
+    }
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of papermill's own
@@ -57,7 +63,7 @@ def run_notebook(path: Path, folder: Path, values: dict[str, object], show_progr
                 executed,
                 own,
                 kernel_name="python3",
-                cwd=path.parent,
+                cwd=cwd or path.parent,
                 progress_bar=bar if show_progress else False,
                 extra_arguments=["--IPKernelApp.log_level=50"],  # its warnings are not for the reader
             )
@@ -67,7 +73,7 @@ def run_notebook(path: Path, folder: Path, values: dict[str, object], show_progr
         error = f"{executed}: {failure}"
     if executed.is_file():
         write_html(executed)
-    return Outcome(path.stem, round(time.perf_counter() - start, 1), not error, error)
+    return Outcome(executed.stem, round(time.perf_counter() - start, 1), not error, error)
 
 
 def write_html(notebook: Path) -> Path:

@@ -15,7 +15,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 PACKAGES = {re.match(r"[\w-]+", line).group().lower() for line in PROJECT["dependencies"]}
 CHOSEN = {"torch", "torchvision", "jupyterlab", "matplotlib", "ipywidgets", "nbval", "papermill"}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-IMPORT_NAMES = {"IPython": "ipython", "PIL": "pillow", "yaml": "pyyaml"}
+IMPORT_NAMES = {"IPython": "ipython", "PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn"}
 
 
 def imported(source):

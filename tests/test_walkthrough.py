@@ -66,7 +66,7 @@ def test_a_failure_is_named_and_the_rest_still_runs(notebooks, tmp_path, monkeyp
 
 def test_a_kernel_that_dies_is_a_failure(notebooks, tmp_path):
     write_notebook(notebooks / "01_a.ipynb", "import os; os._exit(9)")
-    outcome = walkthrough.run_notebook(notebooks / "01_a.ipynb", tmp_path / "out", {}, show_progress=False)
+    outcome = walkthrough.run_notebook(notebooks / "01_a.ipynb", tmp_path / "out/01_a.ipynb", {}, show_progress=False)
     assert not outcome.ok and "died" in outcome.error.lower()
 
 
