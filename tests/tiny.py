@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from selfie_lite.classifier import FinetuneConfig
 from selfie_lite.data_import import dataset_writer
 from selfie_lite.pretrain import PretrainConfig
 
@@ -26,3 +27,23 @@ def config(**changes) -> PretrainConfig:
         precision="fp32",
     )  # fmt: skip
     return PretrainConfig(**(settings | changes))
+
+
+def make_labelled(cache: Path, per_class: int = 20, size: int = 16) -> None:
+    """Noise in three colours, one a class: data set "colours" in `cache`, with a train and a test part."""
+    os.environ["SELFIE_LITE_DATA"] = str(cache)
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(3 * per_class) % 3
+    with dataset_writer("colours", size, ["red", "green", "blue"], 0) as write:
+        for split in ("train", "test"):
+            images = torch.randint(0, 100, (len(labels), 3, size, size), generator=generator)
+            images[torch.arange(len(labels)), labels] += 100
+            write(split, [(images.to(torch.uint8).numpy(), labels.numpy())])
+
+
+def finetune_config(**changes) -> FinetuneConfig:
+    settings = dict(
+        name="fine", data="colours", arch="resnet18", image_size=16, steps=6, batch_size=8, seed=3, optimizer="adamw",
+        learning_rate=1e-3, warmup_steps=2, eval_every=2, save_every=2, log_every=2, precision="fp32", padding=2,
+    )  # fmt: skip
+    return FinetuneConfig(**(settings | changes))
