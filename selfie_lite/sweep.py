@@ -63,7 +63,9 @@ def run_sweep(
 def is_finished(executed: Path, values: dict) -> bool:
     """Whether papermill ran this notebook to its end, with these parameters."""
     try:
-        record = nbformat.read(executed, as_version=4).metadata.get("papermill", {})
+        notebook = nbformat.read(executed, as_version=4)
     except (OSError, ValueError):  # not there, or cut off while it was written
         return False
-    return record.get("exception") is False and bool(record.get("end_time")) and record.get("parameters") == values
+    record = notebook.metadata.get("papermill", {})
+    ran = all(cell.metadata.get("papermill", {}).get("status") == "completed" for cell in notebook.cells)
+    return ran and bool(record.get("end_time")) and not record.get("exception") and record.get("parameters") == values
