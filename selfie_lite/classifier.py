@@ -68,8 +68,8 @@ class FinetuneConfig(TrainingConfig):
 
 FINETUNE_PRESETS = {
     "laptop": FinetuneConfig(
-        name="finetuned", pretrained="additive", data="sample", arch="resnet18", steps=60, batch_size=32,
-        optimizer="adamw", learning_rate=1e-3, weight_decay=0.05, warmup_steps=6, eval_every=20, save_every=60,
+        name="finetuned", pretrained="additive", data="sample", arch="resnet18", steps=40, batch_size=32,
+        optimizer="adamw", learning_rate=1e-3, weight_decay=0.05, warmup_steps=4, eval_every=10, save_every=40,
         log_every=5,
     ),
     "cifar10": FinetuneConfig(

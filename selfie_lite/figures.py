@@ -235,20 +235,84 @@ def draw_curves(
     return fig
 
 
-def draw_training(steps: Sequence[int], loss: Sequence[float], held_out: dict[int, float], num_masked: int) -> Figure:
-    """Training loss of every step, and accuracy on held-out images {step: accuracy}, each beside chance."""
+def draw_training(steps: Sequence[int], loss: Sequence[float], held_out: dict[int, float], choices: int) -> Figure:
+    """Training loss of every step, and accuracy on held-out images {step: accuracy}, each beside chance: that of one
+    right answer among `choices`."""
     with figure(1, 2, 10, 3.2) as (fig, axes):
         left, right = axes[0]
         left.plot(steps, loss, color=BLUE, lw=1)
-        left.axhline(
-            np.log(num_masked), color="black", ls=":", label=f"chance: ln {num_masked} = {np.log(num_masked):.2f}"
-        )
+        left.axhline(np.log(choices), color="black", ls=":", label=f"chance: ln {choices} = {np.log(choices):.2f}")
         left.set(xlabel="step", ylabel="loss (nats)", title="training loss")
         left.legend(framealpha=1)
         right.plot(list(held_out), list(held_out.values()), color=GREEN, marker="o")
-        right.axhline(1 / num_masked, color="black", ls=":", label=f"chance: 1/{num_masked} = {1 / num_masked:.2f}")
+        right.axhline(1 / choices, color="black", ls=":", label=f"chance: 1/{choices} = {1 / choices:.2f}")
         right.set(xlabel="step", ylabel="accuracy", title="accuracy on held-out images")
         right.legend(framealpha=1)
+    return fig
+
+
+def draw_origins(parts: dict[str, tuple[int, bool]]) -> Figure:
+    """The parts of a network from left to right, {name: (number of weights, whether they come from P)}: blue and solid
+    from P, orange and hatched fresh. A part's area grows with the number of its weights."""
+    sizes = [max(count, 1) ** 0.5 for count, _ in parts.values()]
+    sizes = [max(0.07 * max(sizes), size) for size in sizes]  # the smallest can still be seen
+    with figure(1, 1, 10, 3) as (fig, axes):
+        ax, x = axes[0, 0], 0.0
+        gap = 0.12 * max(sizes)
+        for size, (name, (count, copied)) in zip(sizes, parts.items(), strict=True):
+            ax.add_patch(
+                Rectangle((x, -size / 2), size, size, fc=SKY if copied else "#FBE3B0", ec=BLUE if copied else RED,
+                          lw=2, ls="-" if copied else "--", hatch="" if copied else "//")
+            )  # fmt: skip
+            middle = x + size / 2
+            ax.text(middle, 0.6 * max(sizes), f"{name}\n{count:,}", ha="center", va="bottom", fontsize=9)
+            x += max(size, 0.42 * max(sizes)) + gap
+        for label, color, ec, hatch in (("from P", SKY, BLUE, ""), ("fresh", "#FBE3B0", RED, "//")):
+            ax.add_patch(Rectangle((0, 0), 0, 0, fc=color, ec=ec, hatch=hatch, label=label))
+        ax.legend(loc="lower left", ncols=2, framealpha=1)
+        ax.set(xlim=(-gap, x), ylim=(-0.75 * max(sizes), 0.95 * max(sizes)), aspect="equal")
+        ax.axis("off")
+    return fig
+
+
+def draw_fractions(table: Sequence[dict], chance: float, title: str = "") -> Figure:
+    """Test accuracy against the number of labels: every run as a point, a line through each arm's means.
+
+    Args:
+        table: of `evaluate.fraction_table`.
+        chance: accuracy of guessing.
+    """
+    with figure(1, 1, 7, 3.8) as (fig, axes):
+        ax = axes[0, 0]
+        arms = list(dict.fromkeys(row["arm"] for row in table))
+        for i, (arm, (color, dash, marker)) in enumerate(zip(arms, LINES, strict=False)):
+            rows = [row for row in table if row["arm"] == arm]
+            shift = 1 + 0.03 * (i - (len(arms) - 1) / 2)  # so that points of two arms do not hide each other
+            images = [row["images"] * shift for row in rows]
+            ax.plot(
+                images,
+                [row["mean"] for row in rows],
+                color=color,
+                ls=dash,
+                label=arm if arm == "scratch" else f"P of {arm}",
+            )
+            for x, row in zip(images, rows, strict=True):
+                ax.scatter(
+                    [x] * len(row["runs"]),
+                    list(row["runs"].values()),
+                    color=color,
+                    marker=marker,
+                    s=28,
+                    ec="black",
+                    lw=0.5,
+                )
+        ax.axhline(chance, color="black", ls=":", label=f"chance: {chance:.2f}")
+        counts = sorted({row["images"] for row in table})
+        ax.set_xscale("log")
+        ax.set_xticks(counts, [f"{n:,}" for n in counts])
+        ax.minorticks_off()
+        ax.set(xlabel="labelled images (log scale)", ylabel="test accuracy", title=title, ylim=(0, None))
+        ax.legend(framealpha=1, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return fig
 
 
