@@ -99,8 +99,10 @@ def resnet50_classifier(
         arch, stem: as in `PatchNetwork`. Default: those of P; without one, "resnet50" and "small".
 
     Raises:
-        SelfieLiteError: if P is of another arch or stem, or cannot be found.
+        SelfieLiteError: if P is of another arch or stem, or cannot be found; or for fewer than two classes.
     """
+    if num_classes < 2:
+        raise SelfieLiteError(f"num_classes must be 2 or more, but is {num_classes}.")
     if isinstance(pretrained, str | Path):
         pretrained = load_patch_network(pretrained)
     patch_network = pretrained.patch_network if isinstance(pretrained, Selfie) else pretrained

@@ -351,6 +351,14 @@ class Run:
         path = find_checkpoint(self.checkpoints, config.resume)
         weights, state, saved = load_checkpoint(path)
         self.refuse_other_config(path, saved, state)
+        mine = model.state_dict()
+        differ = [name for name, tensor in weights.items() if name in mine and tensor.shape != mine[name].shape]
+        if differ:
+            shapes = (tuple(weights[differ[0]].shape), tuple(mine[differ[0]].shape))
+            raise CheckpointError(
+                f"{path} is of another network: {differ[0]} has shape {shapes[0]} there and {shapes[1]} here. "
+                f"Has {config.data} been replaced by images of another number of classes?"
+            )
         model.load_state_dict(weights)
         optimizer.load_state_dict(state["optimizer"])
         self.best = state.get("best", {})

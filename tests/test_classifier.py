@@ -318,6 +318,17 @@ def test_other_classes_to_test_on_are_refused():
         classifier_module.require_same_classes(train, test)
 
 
+def test_another_number_of_classes_is_told(monkeypatch, capsys):
+    with pytest.raises(SelfieLiteError, match="num_classes must be 2 or more, but is 1"):
+        resnet50_classifier(num_classes=1)
+    finetune(finetune_config(test=False))
+    cache = Path("cache/colours")
+    description = json.loads((cache / "dataset.json").read_text())
+    (cache / "dataset.json").write_text(json.dumps(description | {"classes": ["a", "b", "c", "d"]}))
+    with pytest.raises(CheckpointError, match="fc.bias has shape .3,. there and .4,. here. Has colours been"):
+        finetune(finetune_config(test=False, resume="4"))
+
+
 def test_a_classifier_is_no_puzzle_solver_and_the_other_way_round():
     finetune(finetune_config(test=False))
     with pytest.raises(CheckpointError, match="fine is a fine-tuned classifier: it has P, but no A"):

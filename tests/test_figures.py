@@ -33,6 +33,7 @@ def draw_all(image, grid, out):
     yield figures.draw_attention(image, grid, visible, masked, out.attention[0, :, 0, 0], ["1", "2", "3"], columns=2)
     yield figures.draw_counts(torch.arange(grid.count), 3.0, 1.0)
     yield figures.draw_training(range(3), [1.0, 2.0, 1.5], {0: 0.2, 2: 0.3}, 4)
+    yield figures.draw_origins({"conv1": (100, True), "layer4": (90_000, False), "fc": (0, False)})
 
 
 def test_every_figure_draws_and_none_stays_open(scene):
@@ -68,3 +69,20 @@ def test_puzzle_counts_right_choices(scene):
     solved = figures.draw_puzzle(image, grid, out.masked[0], torch.eye(count)).axes[2].get_title()
     shifted = figures.draw_puzzle(image, grid, out.masked[0], torch.eye(count).roll(1, dims=1)).axes[2].get_title()
     assert solved == f"put together: {count} of {count} right (solid)" and f"0 of {count}" in shifted
+
+
+def test_fractions_show_every_run_of_every_arm_and_the_means():
+    table = [
+        {"arm": arm, "labels": labels, "images": int(1000 * labels), "runs": {0: low, 1: low + 0.2}, "mean": low + 0.1}
+        for arm, low in (("scratch", 0.2), ("additive", 0.3))
+        for labels in (0.1, 1.0)
+    ]
+    figure = figures.draw_fractions(table, chance=0.1)
+    ax = figure.axes[0]
+    scratch, additive, chance = ax.get_lines()
+    assert list(scratch.get_ydata()) == pytest.approx([0.3, 0.3]) and list(chance.get_ydata()) == [0.1, 0.1]
+    points = [tuple(point) for collection in ax.collections for point in collection.get_offsets().tolist()]
+    assert sorted(y for _, y in points) == pytest.approx([0.2] * 2 + [0.3] * 2 + [0.4] * 2 + [0.5] * 2)
+    assert len({x for x, _ in points}) == 4, "arms stand beside each other"
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["100", "1,000"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["scratch", "P of additive", "chance: 0.10"]
