@@ -10,24 +10,6 @@ DIMS = {"resnet50": 1024, "resnet18": 256}  # channels that leave the third resi
 
 
 STEMS = ("small", "imagenet")
-CARD = """---
-{{ card_data }}
----
-
-P, the patch network of *Selfie* (arXiv 1906.02940): a ResNet's first three blocks, as selfie-lite trained them.
-
-```python
-from selfie_lite import PatchNetwork
-
-patch_network = PatchNetwork.from_pretrained("FOLDER")  # (B, N, 3, S, S) normalised float -> (B, N, D)
-```
-
-The weights keep torchvision's names. How they were made:
-
-```json
-{{ training }}
-```
-"""  # what save_pretrained writes as README.md
 
 
 def make_resnet(arch: str, stem: str, num_classes: int = 1000) -> torchvision.models.ResNet:
@@ -42,8 +24,7 @@ def make_resnet(arch: str, stem: str, num_classes: int = 1000) -> torchvision.mo
     return resnet
 
 
-class PatchNetwork(nn.Module, PyTorchModelHubMixin, library_name="selfie-lite", license="mit",
-                   tags=["self-supervised", "selfie"], model_card_template=CARD):  # fmt: skip
+class PatchNetwork(nn.Module, PyTorchModelHubMixin, library_name="selfie-lite", license="mit", tags=["selfie"]):
     """P turns every patch, on its own, into one feature vector.
 
     Built from torchvision's ResNet; parameters keep its names (`conv1`, `bn1`, `layer1` to `layer3`), so weights

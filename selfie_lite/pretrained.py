@@ -161,6 +161,27 @@ def _pretrained_there(run: Path) -> bool:
 
 
 FORMS = ("torchvision", "hub", "bundle")
+MODEL_CARD = """---
+library_name: selfie-lite
+license: mit
+tags: [self-supervised, selfie]
+---
+
+P, the patch network of *Selfie* (arXiv 1906.02940): a ResNet's first three blocks, as selfie-lite trained them.
+The weights keep torchvision's names.
+
+```python
+from selfie_lite import PatchNetwork
+
+patch_network = PatchNetwork.from_pretrained("FOLDER")  # (B, N, 3, S, S) normalised float -> (B, N, D)
+```
+
+How they were made:
+
+```json
+MADE
+```
+"""
 
 
 def export(source: str | Path, form: str, target: Path) -> str:
@@ -189,7 +210,11 @@ def export(source: str | Path, form: str, target: Path) -> str:
     patch_network = load_patch_network(source)
     weights, description = read_source(source)
     if form == "hub":
-        patch_network.save_pretrained(target, model_card_kwargs={"training": json.dumps(description, indent=1)})
+        target.mkdir(exist_ok=True)
+        (target / "README.md").write_text(
+            MODEL_CARD.replace("MADE", json.dumps(description, indent=1)), encoding="utf-8"
+        )
+        patch_network.save_pretrained(target)
         return f"PatchNetwork.from_pretrained('{target}')"
     if "fc.weight" not in weights:  # not a whole classifier
         weights = patch_network.state_dict()
