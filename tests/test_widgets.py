@@ -17,7 +17,7 @@ from selfie_lite.beliefs import fit_image, look
 from selfie_lite.bench import time_inspector
 from selfie_lite.pretrain import pretrain
 from selfie_lite.pretrained import load_history, load_pretrained
-from selfie_lite.widgets import ANY, ASK, HIDE, NOTHING, VIEWS, PatchInspector
+from selfie_lite.widgets import ANY, ASK, HIDE, NOTHING, VIEWS, PatchInspector, _open_model
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -169,8 +169,9 @@ def test_play_a_round(inspector):
     moved = inspector.placed[inspector.masked[1]]
     next(b for b in inspector.candidates.children if f"candidate-{moved}" in b._dom_classes).click()
     assert inspector.placed[first] == moved and len(inspector.placed) == 3, "a candidate lies at one place only"
-    inspector.save_button.click()
-    assert "choose another view" in message(inspector)
+    moved = inspector.to_png()
+    inspector.candidates.children[0].click()
+    assert inspector.to_png() != moved, "the picture shows what has been placed"
 
 
 def test_upload_and_its_errors(inspector):
@@ -198,10 +199,7 @@ def test_a_file_of_ones_own_by_path(tmp_path):
 
 def test_errors_leave_everything_as_it_was_and_the_widget_usable(inspector):
     large = Selfie(PatchGrid(224, 32), arch="resnet18").eval()
-    inspector._opened[next(how for how, name in inspector._opened if name == "additive"), "large"] = (
-        "large",
-        {0: large},
-    )
+    inspector._opened[_open_model, "large"] = {0: large}
     inspector.model_name.options = [*inspector.model_name.options, "large"]
     inspector.compare_name.options = [*inspector.compare_name.options, "large"]
     good = seen(inspector)
@@ -223,7 +221,10 @@ def test_errors_leave_everything_as_it_was_and_the_widget_usable(inspector):
 
 
 def test_a_model_without_attention():
-    inspector = PatchInspector(Selfie(PatchGrid(32, 8), arch="resnet18", pooling="mean").eval())
+    pooling = Selfie(PatchGrid(32, 8), arch="resnet18", pooling="mean").eval()
+    with pytest.raises(SelfieLiteError, match="your other model pools by mean or max"):
+        PatchInspector(compare=pooling, view="attention")
+    inspector = PatchInspector(pooling)
     before = seen(inspector)
     inspector.view.value = "attention"
     assert (
@@ -264,6 +265,30 @@ def test_two_lines_rebuild_the_view(view):
     again = eval(lines[1], space)
     assert again.to_png() == inspector.to_png() and again.masked == inspector.masked
     assert again.code() == inspector.code()
+
+
+def test_what_has_no_name_stands_in_the_lines_as_a_variable(inspector):
+    model, other = (Selfie(PatchGrid(32, 8), arch="resnet18").eval() for _ in range(2))
+    data = load_dataset("sample", "train")  # by its name one would get the test part
+    unnamed = PatchInspector(model, data, compare=other)
+    assert "PatchInspector(your_model, your_data, compare=your_other_model, image" in unnamed.code()
+    again = eval(repr(unnamed), globals() | {"your_model": model, "your_other_model": other, "your_data": data})
+    assert again.to_png() == unnamed.to_png()
+    unnamed.compare_name.value = NOTHING
+    unnamed.compare_name.value = "your other model"
+    assert again.to_png() == unnamed.to_png(), "the second is not the first"
+    unnamed.data.value = "sample"
+    assert message(unnamed) == "" and len(unnamed.dataset) == 1000
+    inspector.upload.value = (photo("sample"),)
+    inspector.data.value = "sample"
+    assert message(inspector) == "" and len(inspector.dataset) == 1000, "a file of that name is not the data set"
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("count", [1, 15])
+def test_all_but_one_hidden_and_all_but_one_shown(inspector, view, count):
+    inspector.view.value, inspector.num_masked.value = view, count
+    assert message(inspector) == "" and len(inspector.masked) == count
 
 
 def test_saved_picture_and_static_fallback(inspector):
@@ -321,10 +346,9 @@ def test_beliefs_say_what_the_model_says():
     with pytest.raises(SelfieLiteError, match="location 4 is not hidden; hidden are 2, 3, 12 and 13"):
         beliefs.describe_guess(4)
     wrong = look(load_pretrained("additive"), image, list(range(10)))
-    assert (
-        f"{wrong.right} of 10 right" in wrong.describe_puzzle()
-        and wrong.describe_puzzle().count("lies the patch") == 10 - wrong.right
-    )
+    said = wrong.describe_puzzle()
+    assert f"{wrong.right} of 10 right" in said and said.count("lies the patch") == 5
+    assert f"and {10 - wrong.right - 5} more" in said
 
 
 def test_images_are_cut_square_and_shrunk():
