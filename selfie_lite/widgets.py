@@ -197,7 +197,10 @@ class PatchInspector(widgets.VBox):
         self.image_number = widgets.BoundedIntText(description="number", max=10**9, **wide)
         self.image_class = widgets.Dropdown(options=[ANY], description="class", **wide)
         self.random_image = widgets.Button(description="random image", **half)
-        self.upload = widgets.FileUpload(accept="image/*", description="your own", **half)
+        self.upload = widgets.FileUpload(
+            accept="image/*", description="your own", **half,
+            tooltip="an image file; Jupyter by itself takes 10 MB at most, a larger one is opened by its path",
+        )  # fmt: skip
         self.num_masked = widgets.IntSlider(min=1, max=10**6, description="hidden", **wide)
         self.seed = widgets.BoundedIntText(max=10**9, description="seed", **wide)
         self.press = widgets.ToggleButtons(options=[ASK, HIDE], description="press a patch to", style=_buttons(120))
@@ -402,9 +405,10 @@ class PatchInspector(widgets.VBox):
 
     # Play
 
-    def _place(self, candidate: int) -> None:
+    def _place(self, place: int) -> None:
         if self._checked:
             return
+        candidate = self._order[place]
         self.placed = {at: k for at, k in self.placed.items() if k != candidate} | {self.location.value: candidate}
         left = [at for at in self.masked if at not in self.placed]
         if left:
@@ -476,10 +480,14 @@ class PatchInspector(widgets.VBox):
     # Drawing
 
     def _look(self) -> list[tuple[str, Beliefs]]:
-        looked = []
-        for i, (name, history) in enumerate(self.models):
-            step = self.step.value if i == 0 else max(history)
-            looked.append((name, look(history[step], self.raw, self.masked, self.seed.value)))
+        looked, threads = [], torch.get_num_threads()
+        torch.set_num_threads(1)  # enough for one image, and quick beside a training run, where several would wait
+        try:
+            for i, (name, history) in enumerate(self.models):
+                step = self.step.value if i == 0 else max(history)
+                looked.append((name, look(history[step], self.raw, self.masked, self.seed.value)))
+        finally:
+            torch.set_num_threads(threads)
         return looked
 
     def _refresh(self) -> None:
@@ -531,17 +539,20 @@ class PatchInspector(widgets.VBox):
         return figures.draw_guess(beliefs, at, whole), beliefs.describe_guess(at)
 
     def _fill_candidates(self, beliefs: Beliefs) -> None:
-        buttons = []
-        for candidate in beliefs.order.tolist():
-            letter = beliefs.letter(candidate)
+        """One button a place in the shuffled row. Kept from puzzle to puzzle, and so is the keyboard's focus."""
+        buttons = list(self.candidates.children[: len(self.masked)])
+        for place in range(len(buttons), len(self.masked)):
+            letter = beliefs.letter(int(beliefs.order[place]))
             button = widgets.Button(
                 description=letter, tooltip=f"candidate {letter}: press to place it at the chosen location",
                 layout={"width": "52px", "height": "52px", "padding": "0"},
             )  # fmt: skip
-            button.add_class("patch").add_class(f"candidate-{candidate}")
-            button.on_click(partial(self._on_press, partial(self._place, candidate)))
+            button.add_class("patch").add_class(f"candidate-{place}")
+            button.on_click(partial(self._on_press, partial(self._place, place)))
             buttons.append(button)
-        self.candidates.children = buttons
+        if len(buttons) != len(self.candidates.children):
+            self.candidates.children = buttons
+        self._order = beliefs.order.tolist()
 
     def _paint_board(self, beliefs: Beliefs) -> None:
         """Patches are the buttons' backgrounds: one picture, moved to the place of each."""
@@ -578,7 +589,8 @@ class PatchInspector(widgets.VBox):
             look_of = patch(self.masked[placed]) if placed is not None else hatched if hidden else patch(at)
             frame = f"box-shadow: inset 0 0 0 {'4px #E69F00' if asked else '0.5px white'} !important;"
             rules.append(f".{self._id} .at-{at} {{ {look_of} {frame} }}")
-        rules += [f".{self._id} .candidate-{k} {{ {patch(at)} }}" for k, at in enumerate(self.masked)]
+        for place, candidate in enumerate(self._order):
+            rules.append(f".{self._id} .candidate-{place} {{ {patch(self.masked[candidate])} }}")
         self.style_sheet.value = f"<style>{' '.join(rules)}</style>"
 
     def _play_in_words(self, looked: list[tuple[str, Beliefs]]) -> str:
