@@ -320,7 +320,7 @@ def draw_logits(
     probabilities = logits.detach().softmax(dim=1).numpy()
     size = min(max(3.6, 0.45 * len(masked)), 7.2)
     scale = min(1, 16 / len(masked))
-    shape = dict(columns=2, width=size + 4.4, width_ratios=[3.2, size + 1]) if whole else dict(width=size + 1.6)
+    shape = dict(columns=2, width=size + 4.4, width_ratios=[3.2, size + 1]) if whole else dict(width=size + 1.2)
     with figure(height=size, **shape) as (fig, axes):
         if whole:
             _grid(axes[0, 0], image, grid, masked, 0)
@@ -343,7 +343,8 @@ def draw_logits(
             ax.imshow(_pixels(patch), interpolation="nearest", extent=extent)
         ax.set(xlim=(-0.5, len(masked) - 0.5), ylim=(len(masked) + 0.45, -0.5))
         ax.set_title(title or "probability of each candidate (below) at each location")
-        fig.colorbar(shown, ax=ax, label="probability", shrink=0.8)
+        if whole or len(masked) > 6:  # else the numbers say it
+            fig.colorbar(shown, ax=ax, label="probability", shrink=0.8)
         ax.spines[:].set_visible(False)
     return fig
 

@@ -2,6 +2,7 @@
 the words, `figures` the pictures."""
 
 import base64
+import gc
 import html
 import io
 import random
@@ -491,6 +492,18 @@ class PatchInspector(widgets.VBox):
         return looked
 
     def _refresh(self) -> None:
+        """Draw, and free what was drawn at once: figures are full of cycles, and ten of them left to Python's collector
+        make it look through everything that is loaded, a third of a second long."""
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            self._draw_all()
+        finally:
+            if collecting:
+                gc.enable()
+            gc.collect(0)
+
+    def _draw_all(self) -> None:
         self._say("")
         try:
             looked = self._look()
