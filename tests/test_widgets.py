@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import shutil
 import statistics
 import time
 from datetime import UTC, datetime
@@ -141,6 +142,14 @@ def test_a_run_gets_a_slider_through_its_checkpoints(tmp_path, monkeypatch):
     assert "step=12" in inspector.code() and PatchInspector("mine", step=4).pictures[0].value == pictures[4]
     with pytest.raises(SelfieLiteError, match="no checkpoint of step 5; there are: 0, 4, 8, 12"):
         PatchInspector("mine", step=5)
+    later = PatchInspector("mine", compare="mine", step=4)
+    assert later.pictures[0].value != later.pictures[1].value, "two checkpoints of one run"
+    other = PatchInspector(Selfie(PatchGrid(16, 4), arch="resnet18"), "tiny")
+    shutil.rmtree("runs/mine")
+    later.step.value = 8
+    assert message(later) == "", "what is open stays open"
+    other.model_name.value = "mine"
+    assert "unknown model &#x27;mine&#x27;" in message(other) and other.model_name.value == "your model"
 
 
 def test_play_a_round(inspector):
@@ -328,7 +337,7 @@ def test_a_change_shows_soon(inspector):
         start = time.perf_counter()
         inspector.image_number.value = number
         seconds.append(time.perf_counter() - start)
-    assert statistics.median(seconds) < 0.6, "far beyond the 0.15 s that nbs/results/inspector_speed.json records"
+    assert statistics.median(seconds) < 0.6, "far beyond the 0.15 s that nbs/results/inspector.json records"
 
 
 def test_beliefs_say_what_the_model_says():
