@@ -74,6 +74,18 @@ def test_readme_map_has_every_notebook_with_its_recorded_time():
     assert {name: int(text) for name, text in rows.items()} == {name: round(seconds[name]) for name in rows}
 
 
+def test_readme_quotes_the_inspectors_latency():
+    measured = json.loads((ROOT / "nbs/results/inspector.json").read_text())
+    assert re.fullmatch(r"[0-9a-f]{12}", measured["environment"]["commit"]), "measured on committed code"
+    quoted = re.search(r"takes (\d+) to (\d+) ms with one bundled model, (\d+) to (\d+) ms with two", README).groups()
+    for two, expected in ((False, quoted[:2]), (True, quoted[2:])):
+        rows = [row for row in measured["changes"] if row["change"].endswith("two models") == two]
+        medians = [round(row["milliseconds"]["median"]) for row in rows]
+        assert [min(medians), max(medians)] == [int(text) for text in expected]
+        assert max(medians) < 150, "a change shows at once"
+    assert f"medians of {measured['rounds']} by control and view" in README
+
+
 def test_readme_quotes_the_measured_ratios():
     measured = json.loads((ROOT / "nbs/results/pretrain_speed_cpu.json").read_text())
     ladder = {row["rung"]: row["times_plain"]["median"] for row in measured["ladder"]}
