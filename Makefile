@@ -17,7 +17,7 @@ test: .venv/installed
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest  # two workers, one core each
 
 lab: .venv/installed
-	@$(BIN)/jupyter lab --notebook-dir=nbs
+	@$(BIN)/jupyter lab --notebook-dir=nbs --ServerApp.tornado_settings="{'websocket_max_message_size': 100_000_000}"
 
 inspect: .venv/installed
 	@$(BIN)/selfie-lite inspect

@@ -84,6 +84,8 @@ class Beliefs:
             for location, choice in zip(self.masked, self.choices, strict=True)
             if self.masked[choice] != location
         ]
+        if len(wrong) > 6:
+            wrong[5:] = [f"and {len(wrong) - 5} more"]
         return f"{self._score()} {('Wrong: ' + ', '.join(wrong) + '.') if wrong else 'No patch is wrong.'}"
 
     def describe_attention(self, weights: Tensor, who: str) -> str:
@@ -91,8 +93,8 @@ class Beliefs:
         near = weights.argsort(descending=True)[:3]
         most = _list([f"{int(self.visible[i])} ({weights[i]:.0%})" for i in near])
         return (
-            f"{who} looks most at location{'s' if len(near) > 1 else ''} {most}; an even share of what goes to the "
-            f"{len(weights)} visible patches is {weights.sum() / len(weights):.0%}."
+            f"{who} looks most at location{'s' * (len(near) > 1)} {most}; an even share of what goes to the "
+            f"{len(weights)} visible patch{'es' * (len(weights) > 1)} is {weights.sum() / len(weights):.0%}."
         )
 
     def attention_from(self, location: int | None, block: int | None = None, head: int | None = None) -> Tensor:

@@ -369,6 +369,8 @@ def inspect(model, compare, data, port, browser):
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)], metadata=kernel), page)
     words = ["voila", str(page), f"--port={port}", "--show_tracebacks=False", *([] if browser else ["--no-browser"])]
+    words += ["--Voila.tornado_settings={'websocket_max_message_size': 100_000_000}"]  # or no upload above 10 MB
+    words += [f"--MappingKernelManager.cull_{what}=60" for what in ("interval", "idle_timeout")]  # of pages left behind
     err.print(f"the inspector is at http://localhost:{port}/ while this runs; Ctrl-C ends it", markup=False)
     sys.exit(subprocess.run([sys.executable, "-m", *words]).returncode)
 

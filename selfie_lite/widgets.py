@@ -2,6 +2,7 @@
 the words, `figures` the pictures."""
 
 import base64
+import gc
 import html
 import io
 import random
@@ -20,7 +21,7 @@ from selfie_lite import figures
 from selfie_lite.beliefs import Beliefs, fit_image, look
 from selfie_lite.data import KNOWN, ImageDataset, ImageFiles, data_cache, load_dataset, read_image
 from selfie_lite.errors import DatasetNotFoundError, SelfieLiteError, require_choice
-from selfie_lite.patches import sample_masks
+from selfie_lite.patches import patchify, sample_masks, unpatchify
 from selfie_lite.pretrained import known_models, load_history
 from selfie_lite.selfie import Selfie
 
@@ -68,9 +69,9 @@ class PatchInspector(widgets.VBox):
         seed: int = 0,
     ):
         require_choice("view", view, VIEWS)
-        self._opened: dict[tuple, tuple] = {}
-        self.models: list[tuple[str, dict[int, Selfie]]] = [self._open(_open_model, model)]  # or two to compare
-        self.data_name, self.dataset = self._open(_open_dataset, dataset)
+        self._opened: dict[tuple, object] = {}
+        self.models: list[tuple[str, dict[int, Selfie]]] = [self._open(_open_model, model, "your model")]  # or two
+        self.data_name, self.dataset = self._open(_open_dataset, dataset, "your data")
         self.renders = 0
         self.score = {"rounds": 0, "patches": 0, "yours": 0}  # and each model's, by name
         self.placed: dict[int, int] = {}  # location → candidate, in play
@@ -106,17 +107,17 @@ class PatchInspector(widgets.VBox):
                     raise SelfieLiteError(f"{control.description} {value} is not there: there are 0 to {last}.")
                 control.value = value
             if compare is not None:
-                self._compare(*self._open(_open_model, compare))
+                self._compare(*self._open(_open_model, compare, "your other model"))
         self._refresh()
         if self.message.value:
             raise SelfieLiteError(html.unescape(self.message.value.split(">", 1)[1].rsplit("<", 1)[0]))
 
-    def _open(self, how: Callable, what) -> tuple:
-        """(name, what was opened), kept by name, so that going back is quick."""
-        key = str(what) if isinstance(what, str | Path) else None
-        name, opened = self._opened.get((how, key)) or how(what)
-        self._opened[how, name] = name, opened
-        return name, opened
+    def _open(self, how: Callable, what, name: str = "") -> tuple:
+        """(name, what was opened), kept by name, so that going back is quick. name: of what has none of its own."""
+        name = str(what) if isinstance(what, str | Path) else name
+        if (how, name) not in self._opened:
+            self._opened[how, name] = how(what)
+        return name, self._opened[how, name]
 
     # What is shown now
 
@@ -129,7 +130,8 @@ class PatchInspector(widgets.VBox):
         return next(iter(self.models[0][1].values())).grid
 
     def code(self) -> str:
-        """The two lines of Python that rebuild the present view."""
+        """The two lines of Python that rebuild the present view. A model or data set that was not given by name stands
+        in them as the variable your_model, your_other_model or your_data, an uploaded image as the name of its file."""
         return f"from selfie_lite.widgets import PatchInspector\n{self!r}"
 
     def __repr__(self) -> str:
@@ -145,7 +147,10 @@ class PatchInspector(widgets.VBox):
             "seed": self.seed.value,
         }
         words = [f"{name}={value!r}" for name, value in settings.items() if value is not None]
-        return f"PatchInspector({', '.join([repr(self.models[0][0]), repr(self.data_name), *words])})"
+        text = f"PatchInspector({', '.join([repr(self.models[0][0]), repr(self.data_name), *words])})"
+        for name in ("your model", "your other model", "your data"):
+            text = text.replace(repr(name), name.replace(" ", "_"))
+        return text
 
     def _repr_mimebundle_(self, **kwargs):
         bundle = super()._repr_mimebundle_(**kwargs)
@@ -154,9 +159,13 @@ class PatchInspector(widgets.VBox):
         return bundle
 
     def to_png(self) -> bytes:
-        """The pictures of the present view, side by side; in play, the image with its hidden patches."""
+        """The pictures of the present view, side by side; in play, the image with the patches placed so far."""
         if self.view.value == "play":
-            return figures.to_png(figures.draw_grid(fit_image(self.raw, self.grid), self.grid, self.masked))
+            patches = patchify(fit_image(self.raw, self.grid)[None], self.grid)
+            filled, at = patches.clone(), list(self.placed)
+            filled[0, at] = patches[0, [self.masked[candidate] for candidate in self.placed.values()]]
+            empty = {*self.masked} - {*at}
+            return figures.to_png(figures.draw_grid(unpatchify(filled, self.grid)[0], self.grid, empty))
         pictures = [Image.open(io.BytesIO(picture.value)) for picture in self.pictures[: len(self.models)]]
         whole = Image.new("RGB", (sum(p.width for p in pictures), max(p.height for p in pictures)), "white")
         for i, picture in enumerate(pictures):
@@ -177,7 +186,8 @@ class PatchInspector(widgets.VBox):
 
     def _make_controls(self) -> None:
         self._id = f"inspector-{uuid4().hex[:8]}"
-        wide = {"style": {"description_width": "90px"}, "layout": {"width": "300px"}}
+        wide = {"style": {"description_width": "94px"}, "layout": {"width": "260px"}}
+        half = {"layout": {"width": "126px"}}
         names = [name for name, _ in self.models]
         known = known_models()
         self.model_name = widgets.Dropdown(options=_with(known, names), value=names[0], description="model", **wide)
@@ -187,26 +197,27 @@ class PatchInspector(widgets.VBox):
         self.data = widgets.Dropdown(options=known, value=self.data_name, description="images", **wide)
         self.image_number = widgets.BoundedIntText(description="number", max=10**9, **wide)
         self.image_class = widgets.Dropdown(options=[ANY], description="class", **wide)
-        self.random_image = widgets.Button(description="random image", layout={"width": "145px"})
-        self.upload = widgets.FileUpload(accept="image/*", description="your own", layout={"width": "145px"})
+        self.random_image = widgets.Button(description="random image", **half)
+        self.upload = widgets.FileUpload(
+            accept="image/*", description="your own", **half,
+            tooltip="an image file; Jupyter by itself takes 10 MB at most, a larger one is opened by its path",
+        )  # fmt: skip
         self.num_masked = widgets.IntSlider(min=1, max=10**6, description="hidden", **wide)
         self.seed = widgets.BoundedIntText(max=10**9, description="seed", **wide)
-        self.press = widgets.ToggleButtons(
-            options=[ASK, HIDE], description="press a patch to", style=_buttons(100, 110)
-        )
-        self.view = widgets.ToggleButtons(options=VIEWS, description="view", style=_buttons(40, 80))
+        self.press = widgets.ToggleButtons(options=[ASK, HIDE], description="press a patch to", style=_buttons(120))
+        self.view = widgets.ToggleButtons(options=VIEWS, description="view", style=_buttons(80))
         self.location = widgets.Dropdown(options=[0], description="location", **wide)
         self.block = widgets.Dropdown(options=[("mean", None)], description="block", **wide)
         self.head = widgets.Dropdown(options=[("mean", None)], description="head", **wide)
-        self.save_button = widgets.Button(description="save as PNG", layout={"width": "145px"})
-        self.source_code = widgets.Textarea(description="rebuild", disabled=False, rows=2, layout={"width": "97%"})
+        self.save_button = widgets.Button(description="save as PNG", **half)
+        self.source_code = widgets.Textarea(description="rebuild", rows=3, layout={"width": "97%"})
         self.message, self.style_sheet = widgets.HTML(), widgets.HTML()
-        self.pictures = [widgets.Image(format="png") for _ in range(2)]
+        self.pictures = [widgets.Image(format="png", layout={"max_width": "100%", "margin": "0"}) for _ in range(2)]
         self.words = [widgets.HTML() for _ in range(2)]
         self.board = widgets.GridBox()
         self.candidates = widgets.HBox(layout={"flex_flow": "row wrap"})
-        self.check = widgets.Button(description="check", button_style="success", layout={"width": "145px"})
-        self.next_puzzle = widgets.Button(description="next puzzle", layout={"width": "145px"})
+        self.check = widgets.Button(description="check", button_style="success", **half)
+        self.next_puzzle = widgets.Button(description="next puzzle", **half)
         self.play_words = widgets.HTML()
         for control, apply in {
             self.model_name: self._set_model, self.step: self._nothing, self.compare_name: self._set_compare,
@@ -223,25 +234,26 @@ class PatchInspector(widgets.VBox):
             button.on_click(partial(self._on_press, act))
 
     def _arrange(self) -> list[widgets.Widget]:
-        def column(*children):
-            return widgets.VBox(children, layout={"margin": "0 12px 0 0"})
+        """Rows that wrap where the page is narrow; pictures shrink before they wrap, and never grow."""
 
-        self.attention_box = widgets.HBox([self.block, self.head])
-        self.play_box = widgets.VBox([self.play_words, self.candidates, widgets.HBox([self.check, self.next_puzzle])])
-        self.picture_box = widgets.HBox(
-            [widgets.VBox(pair) for pair in zip(self.pictures, self.words, strict=True)],
-            layout={"flex_flow": "row wrap"},
+        def row(*children, **layout):
+            return widgets.HBox(children, layout={"flex_flow": "row wrap"} | layout)
+
+        def column(*children, **layout):
+            return widgets.VBox(children, layout={"margin": "0 12px 0 0", "align_items": "flex-start"} | layout)
+
+        choose = row(
+            column(self.data, self.image_class, self.image_number),
+            column(widgets.HBox([self.random_image, self.upload]), self.num_masked, self.seed),
+            column(self.model_name, self.step, self.compare_name),
         )
-        choose = widgets.HBox(
-            [
-                column(self.data, self.image_class, self.image_number, widgets.HBox([self.random_image, self.upload])),
-                column(self.num_masked, self.seed, self.model_name, self.step, self.compare_name),
-            ],
-            layout={"flex_flow": "row wrap"},
-        )
-        look_at = widgets.VBox([self.view, self.attention_box, self.picture_box, self.play_box])
-        main = widgets.HBox([column(self.press, self.board, self.location), look_at], layout={"flex_flow": "row wrap"})
-        return [self.style_sheet, choose, self.message, main, widgets.HBox([self.save_button]), self.source_code]
+        self.attention_box = row(self.block, self.head)
+        self.play_box = column(self.play_words, self.candidates, widgets.HBox([self.check, self.next_puzzle]))
+        pairs = zip(self.pictures, self.words, strict=True)
+        self.picture_box = row(*(column(*pair, flex="1 1 240px") for pair in pairs), width="100%")
+        look_at = column(self.view, self.attention_box, self.picture_box, self.play_box, flex="1 1 400px")
+        main = row(column(self.press, self.board, self.location), look_at)
+        return [self.style_sheet, choose, self.message, main, self.save_button, self.source_code]
 
     @contextmanager
     def _quietly(self):
@@ -307,6 +319,8 @@ class PatchInspector(widgets.VBox):
 
     def _compare(self, name: str, history: dict[int, Selfie]) -> None:
         _require_same_grid(self.models[0], (name, history))
+        if self.view.value == "attention":
+            _require_attention(name, history)
         self.models[1:] = [(name, history)]
         self.compare_name.options = _with(self.compare_name.options, [name])
         self.compare_name.value = name
@@ -322,11 +336,13 @@ class PatchInspector(widgets.VBox):
         if not files:
             return
         name = files[0]["name"]
+        if name in _known_data():
+            name = f"./{name}"  # not the data set of that name
         pixels = read_image(io.BytesIO(bytes(files[0]["content"])), name=name)
         dataset = _one_image(name, pixels)
         fit_image(dataset.images[0], self.grid)
         self.upload.value = ()
-        self._open(_open_dataset, dataset)
+        self._opened[_open_dataset, name] = dataset
         self.data.options = _with(self.data.options, [name])
         self.data.value = name
         self._set_data(name)
@@ -369,8 +385,7 @@ class PatchInspector(widgets.VBox):
     def _set_view(self, view: str) -> None:
         if view == "attention":
             for name, history in self.models:
-                if next(iter(history.values())).pool.pooling != "attention":
-                    raise SelfieLiteError(f"{name} pools by mean or max: it has no attention to show.")
+                _require_attention(name, history)
 
     def _press_location(self, location: int) -> str | None:
         hidden = location in self.masked
@@ -387,15 +402,14 @@ class PatchInspector(widgets.VBox):
         return None
 
     def _save(self) -> str:
-        if self.view.value == "play":
-            raise SelfieLiteError("There is no picture to save in play: choose another view.")
         return f"Saved: {self.save()}"
 
     # Play
 
-    def _place(self, candidate: int) -> None:
+    def _place(self, place: int) -> None:
         if self._checked:
             return
+        candidate = self._order[place]
         self.placed = {at: k for at, k in self.placed.items() if k != candidate} | {self.location.value: candidate}
         left = [at for at in self.masked if at not in self.placed]
         if left:
@@ -448,7 +462,7 @@ class PatchInspector(widgets.VBox):
         buttons = []
         for at in range(self.grid.count):
             button = widgets.Button(layout={"width": size, "height": size, "margin": "0", "padding": "0"})
-            button.add_class(f"at-{at}")
+            button.add_class("patch").add_class(f"at-{at}")
             button.on_click(partial(self._on_press, partial(self._press_location, at)))
             buttons.append(button)
         self.board.children = buttons
@@ -467,13 +481,29 @@ class PatchInspector(widgets.VBox):
     # Drawing
 
     def _look(self) -> list[tuple[str, Beliefs]]:
-        looked = []
-        for i, (name, history) in enumerate(self.models):
-            step = self.step.value if i == 0 else max(history)
-            looked.append((name, look(history[step], self.raw, self.masked, self.seed.value)))
+        looked, threads = [], torch.get_num_threads()
+        torch.set_num_threads(1)  # enough for one image, and quick beside a training run, where several would wait
+        try:
+            for i, (name, history) in enumerate(self.models):
+                step = self.step.value if i == 0 else max(history)
+                looked.append((name, look(history[step], self.raw, self.masked, self.seed.value)))
+        finally:
+            torch.set_num_threads(threads)
         return looked
 
     def _refresh(self) -> None:
+        """Draw, and free what was drawn at once: figures are full of cycles, and ten of them left to Python's collector
+        make it look through everything that is loaded, a third of a second long."""
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            self._draw_all()
+        finally:
+            if collecting:
+                gc.enable()
+            gc.collect(0)
+
+    def _draw_all(self) -> None:
         self._say("")
         try:
             looked = self._look()
@@ -485,7 +515,8 @@ class PatchInspector(widgets.VBox):
             play, view = self.view.value == "play", self.view.value
             for (name, beliefs), picture, words in zip(() if play else looked, self.pictures, self.words, strict=False):
                 figure, text = self._draw(beliefs)
-                picture.value = figures.to_png(figure, same=(view, len(figure.axes), len(self.masked), self.grid))
+                same = (view, len(figure.axes), len(self.masked), self.grid)
+                picture.value = figures.to_png(figure, same, dpi=110 if view == "attention" else 80)
                 words.value = f"<p><b>{html.escape(name)}</b>: {html.escape(text)}</p>"
         except (SelfieLiteError, OSError) as error:
             self._say(error)
@@ -495,6 +526,7 @@ class PatchInspector(widgets.VBox):
                 box.layout.display = "" if i < len(looked) else "none"
             self.picture_box.layout.display = "none" if play else ""
             self.play_box.layout.display = "" if play else "none"
+            self.press.layout.visibility = "hidden" if play else "visible"  # pressing means placing
             self.attention_box.layout.display = "" if view == "attention" else "none"
             self._paint_board(looked[0][1])
             self.play_words.value = self._play_in_words(looked)
@@ -504,11 +536,11 @@ class PatchInspector(widgets.VBox):
     def _draw(self, beliefs: Beliefs):
         """The present view as a figure, and in words."""
         at, view = self.location.value, self.view.value
-        seen = beliefs.image, beliefs.grid
+        seen, whole = (beliefs.image, beliefs.grid), len(self.models) == 1
         if view == "matrix":
             return figures.draw_logits(beliefs.logits, *seen, beliefs.masked, whole=False), beliefs.describe_logits()
         if view == "puzzle":
-            return figures.draw_puzzle(*seen, beliefs.masked, beliefs.logits), beliefs.describe_puzzle()
+            return figures.draw_puzzle(*seen, beliefs.masked, beliefs.logits, whole), beliefs.describe_puzzle()
         if view == "attention":
             has_mask_tokens = beliefs.attention.shape[2] > 1
             who = f"mask token of location {at}" if has_mask_tokens else "u0"
@@ -517,20 +549,23 @@ class PatchInspector(widgets.VBox):
                 beliefs.image, beliefs.grid, beliefs.visible, beliefs.masked, weights[None], [who], 1
             )
             return figure, beliefs.describe_attention(weights, f"The {who}" if has_mask_tokens else who)
-        return figures.draw_guess(beliefs, at, whole=len(self.models) == 1), beliefs.describe_guess(at)
+        return figures.draw_guess(beliefs, at, whole), beliefs.describe_guess(at)
 
     def _fill_candidates(self, beliefs: Beliefs) -> None:
-        buttons = []
-        for candidate in beliefs.order.tolist():
-            letter = beliefs.letter(candidate)
+        """One button a place in the shuffled row. Kept from puzzle to puzzle, and so is the keyboard's focus."""
+        buttons = list(self.candidates.children[: len(self.masked)])
+        for place in range(len(buttons), len(self.masked)):
+            letter = beliefs.letter(int(beliefs.order[place]))
             button = widgets.Button(
                 description=letter, tooltip=f"candidate {letter}: press to place it at the chosen location",
                 layout={"width": "52px", "height": "52px", "padding": "0"},
             )  # fmt: skip
-            button.add_class(f"candidate-{candidate}")
-            button.on_click(partial(self._on_press, partial(self._place, candidate)))
+            button.add_class("patch").add_class(f"candidate-{place}")
+            button.on_click(partial(self._on_press, partial(self._place, place)))
             buttons.append(button)
-        self.candidates.children = buttons
+        if len(buttons) != len(self.candidates.children):
+            self.candidates.children = buttons
+        self._order = beliefs.order.tolist()
 
     def _paint_board(self, beliefs: Beliefs) -> None:
         """Patches are the buttons' backgrounds: one picture, moved to the place of each."""
@@ -551,7 +586,10 @@ class PatchInspector(widgets.VBox):
             "color: black !important; text-shadow: 0 0 3px white, 0 0 3px white;"
         )
         rules = [f".{self._id} {{ --image: url({url}); }}"]
-        rules += [f".{self._id} button {{ image-rendering: pixelated; font-weight: bold; }}"]
+        rules += [f".{self._id} .patch {{ image-rendering: pixelated; font-weight: bold; }}"]
+        rules += [f".{self._id} button:focus-visible {{ outline: 3px solid #0072B2 !important; z-index: 1; }}"]
+        rules += [f".{self._id} [role=alert] {{ border-left: 4px solid #D55E00; padding-left: 8px; }}"]
+        rules += [f".{self._id} p {{ line-height: 1.4; }}"]
         for at, button in enumerate(self.board.children):
             hidden, placed = at in self.masked, self.placed.get(at) if play else None
             asked = hidden and at == self.location.value
@@ -562,9 +600,10 @@ class PatchInspector(widgets.VBox):
                 text += " ✓" if self.masked[placed] == at else " ✗"
             button.description, button.tooltip = ("▸" if asked else "") + text, f"location {at}: {state}"
             look_of = patch(self.masked[placed]) if placed is not None else hatched if hidden else patch(at)
-            frame = "outline: 3px solid #E69F00; outline-offset: -3px;" if asked else "outline: 1px solid white;"
+            frame = f"box-shadow: inset 0 0 0 {'4px #E69F00' if asked else '0.5px white'} !important;"
             rules.append(f".{self._id} .at-{at} {{ {look_of} {frame} }}")
-        rules += [f".{self._id} .candidate-{k} {{ {patch(at)} }}" for k, at in enumerate(self.masked)]
+        for place, candidate in enumerate(self._order):
+            rules.append(f".{self._id} .candidate-{place} {{ {patch(self.masked[candidate])} }}")
         self.style_sheet.value = f"<style>{' '.join(rules)}</style>"
 
     def _play_in_words(self, looked: list[tuple[str, Beliefs]]) -> str:
@@ -585,11 +624,14 @@ class PatchInspector(widgets.VBox):
         return f"<p>{html.escape(text)}</p>"
 
 
-def _open_model(model: str | Path | Selfie) -> tuple[str, dict[int, Selfie]]:
-    """A model's name, and the model at every step that there is."""
-    if isinstance(model, Selfie):
-        return "your model", {0: model.eval()}
-    return str(model), load_history(model)
+def _open_model(model: str | Path | Selfie) -> dict[int, Selfie]:
+    """The model at every step that there is."""
+    return {0: model.eval()} if isinstance(model, Selfie) else load_history(model)
+
+
+def _require_attention(name: str, history: dict[int, Selfie]) -> None:
+    if next(iter(history.values())).pool.pooling != "attention":
+        raise SelfieLiteError(f"{name} pools by mean or max: it has no attention to show.")
 
 
 def _require_same_grid(*named: tuple[str, dict[int, Selfie]]) -> None:
@@ -601,17 +643,17 @@ def _require_same_grid(*named: tuple[str, dict[int, Selfie]]) -> None:
         )
 
 
-def _open_dataset(dataset: str | Path | ImageDataset | ImageFiles) -> tuple[str, ImageDataset | ImageFiles]:
+def _open_dataset(dataset: str | Path | ImageDataset | ImageFiles) -> ImageDataset | ImageFiles:
     if isinstance(dataset, ImageDataset | ImageFiles):
-        return dataset.name, dataset
+        return dataset
     if Path(dataset).expanduser().is_file():
-        return str(dataset), _one_image(str(dataset), read_image(Path(dataset).expanduser()))
+        return _one_image(str(dataset), read_image(Path(dataset).expanduser()))
     try:
-        return str(dataset), load_dataset(dataset, "test", download=False)
+        return load_dataset(dataset, "test", download=False)
     except DatasetNotFoundError:
         raise
     except SelfieLiteError:  # it has no test part
-        return str(dataset), load_dataset(dataset, "train", download=False)
+        return load_dataset(dataset, "train", download=False)
 
 
 def _one_image(name: str, pixels) -> ImageDataset:
@@ -628,9 +670,11 @@ def _with(options, more: list[str]) -> list[str]:
     return list(dict.fromkeys([*options, *more]))
 
 
-def _buttons(description: int, button: int) -> dict[str, str]:
-    return {"description_width": f"{description}px", "button_width": f"{button}px"}
+def _buttons(width: int) -> dict[str, str]:
+    return {"description_width": "initial", "button_width": f"{width}px"}
 
 
 def _list(items) -> str:
-    return ", ".join(str(item) for item in items)
+    """At most eight by name."""
+    words = [str(item) for item in items]
+    return ", ".join(words if len(words) <= 8 else [*words[:7], f"and {len(words) - 7} more"])

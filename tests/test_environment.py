@@ -60,7 +60,8 @@ def test_readme_says_what_holds():
 
 
 def test_ci_runs_the_readme_test_command():
-    assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert "make test" in lines and any("install" in line and "chromium" in line for line in lines)
 
 
 def test_readme_map_has_every_notebook_with_its_recorded_time():
@@ -71,6 +72,18 @@ def test_readme_map_has_every_notebook_with_its_recorded_time():
     rows = dict(re.findall(r"\| \[(\d\d_\w+)\]\(nbs/\1\.ipynb\) \|[^|]+\| (\d+) s \|", README))
     assert set(rows) == notebooks == set(seconds)
     assert {name: int(text) for name, text in rows.items()} == {name: round(seconds[name]) for name in rows}
+
+
+def test_readme_quotes_the_inspectors_latency():
+    measured = json.loads((ROOT / "nbs/results/inspector.json").read_text())
+    assert re.fullmatch(r"[0-9a-f]{12}", measured["environment"]["commit"]), "measured on committed code"
+    quoted = re.search(r"takes (\d+) to (\d+) ms with one bundled model, (\d+) to (\d+) ms with two", README).groups()
+    for two, expected in ((False, quoted[:2]), (True, quoted[2:])):
+        rows = [row for row in measured["changes"] if row["change"].endswith("two models") == two]
+        medians = [round(row["milliseconds"]["median"]) for row in rows]
+        assert [min(medians), max(medians)] == [int(text) for text in expected]
+        assert max(medians) < 150, "a change shows at once"
+    assert f"medians of {measured['rounds']} by control and view" in README
 
 
 def test_readme_quotes_the_measured_ratios():
