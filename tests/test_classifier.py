@@ -10,9 +10,10 @@ import pytest
 import torch
 from tiny import config as pretrain_config
 from tiny import finetune_config, make_data, make_labelled
+from tiny import run_command as run
 from torch import nn
 
-from selfie_lite import PatchGrid, PatchNetwork, Selfie, SelfieLiteError, cli, load_dataset
+from selfie_lite import PatchGrid, PatchNetwork, Selfie, SelfieLiteError, load_dataset
 from selfie_lite import classifier as classifier_module
 from selfie_lite.augment import normalize
 from selfie_lite.checkpoint import CheckpointError, find_checkpoint, list_checkpoints, load_checkpoint
@@ -36,14 +37,6 @@ def workplace(tmp_path, monkeypatch):
     monkeypatch.setenv("SELFIE_LITE_DATA", str(tmp_path / "cache"))
     make_labelled(tmp_path / "cache")
     monkeypatch.chdir(tmp_path)
-
-
-def run(monkeypatch, *words):
-    monkeypatch.setattr("sys.argv", ["selfie-lite", *words])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-        raise SystemExit(0)
-    return ended.value.code
 
 
 def result_of(folder):

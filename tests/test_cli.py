@@ -6,16 +6,9 @@ import sys
 import pytest
 import torch
 from PIL import Image
+from tiny import run_command as run
 
-from selfie_lite import cli, load_dataset
-
-
-def run(monkeypatch, *words):
-    monkeypatch.setattr("sys.argv", ["selfie-lite", *words])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-        raise SystemExit(0)  # a command that just returns
-    return ended.value.code
+from selfie_lite import load_dataset
 
 
 @pytest.fixture

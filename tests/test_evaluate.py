@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 
-from selfie_lite import PatchNetwork, SelfieLiteError, cli, load_dataset
+from selfie_lite import PatchNetwork, SelfieLiteError, load_dataset
 from selfie_lite.augment import normalize
 from selfie_lite.evaluate import embed, evaluate_features, fraction_table, knn_accuracy, linear_probe, read_results
 
@@ -87,10 +87,8 @@ def test_the_command_prints_a_table_and_writes_a_file(tmp_path, monkeypatch, cap
     monkeypatch.setenv("SELFIE_LITE_DATA", str(tmp_path / "cache"))
     tiny.make_labelled(tmp_path / "cache")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        "sys.argv", ["selfie-lite", *"evaluate --from additive --from mask_token --data colours --out r.json".split()]
-    )
-    cli.main()
+    words = "evaluate --from additive --from mask_token --data colours --out r.json".split()
+    assert tiny.run_command(monkeypatch, *words) == 0
     said = capsys.readouterr().out
     assert "mask_token" in said and "fresh resnet18" in said and "raw pixels" in said and "0.333" in said
     result = json.loads((tmp_path / "r.json").read_text())

@@ -12,7 +12,7 @@ import torchvision
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from selfie_lite import PatchNetwork, cli, load_dataset, sample_masks
+from selfie_lite import PatchNetwork, load_dataset, sample_masks
 from selfie_lite.augment import normalize
 from selfie_lite.checkpoint import CheckpointError, checkpoint_damage, find_checkpoint
 from selfie_lite.classifier import finetune, load_classifier
@@ -180,8 +180,7 @@ def test_the_command_exports_every_form(run, tmp_path, monkeypatch, capsys):
     folder, _ = run
     monkeypatch.chdir(folder)
     for form, target in (("torchvision", "w.safetensors"), ("hub", "hub"), ("bundle", "bundle")):
-        monkeypatch.setattr("sys.argv", f"selfie-lite export --from runs/tiny --to {form} {tmp_path / target}".split())
-        cli.main()
+        assert tiny.run_command(monkeypatch, *f"export --from runs/tiny --to {form} {tmp_path / target}".split()) == 0
     said = capsys.readouterr().out
     assert "PatchNetwork.from_pretrained" in said and "load_pretrained" in said and "load_state_dict" in said
     p = load_pretrained("tiny").patch_network

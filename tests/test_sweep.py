@@ -5,7 +5,8 @@ import re
 
 import nbformat
 import pytest
-from test_walkthrough import run, write_notebook
+from tiny import run_command as run
+from tiny import write_notebook
 
 PARAMETERS = "labels: float = 1.0  # part\nseed: int = 0  # of all\narm: str = 'a'  # what"
 CODE = """

@@ -3,19 +3,12 @@
 import json
 import re
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from tiny import run_command as run
+from tiny import write_notebook
 
-from selfie_lite import SelfieLiteError, cli, walkthrough
+from selfie_lite import SelfieLiteError, walkthrough
 from selfie_lite.parameters import read_parameters
-
-
-def write_notebook(path, *code, parameters="steps: int = 3  # training steps"):
-    cells = [new_markdown_cell(f"# {path.stem}\n\n**Question.** why {path.stem}?\n\nNext: [b](02_b.ipynb)")]
-    cells.append(new_code_cell(parameters, metadata={"tags": ["parameters"]}))
-    kernel = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
-    nbformat.write(new_notebook(cells=cells + [new_code_cell(source) for source in code], metadata=kernel), path)
 
 
 @pytest.fixture
@@ -29,13 +22,6 @@ def notebooks(tmp_path, monkeypatch):
     monkeypatch.setattr(walkthrough, "NOTEBOOKS", folder)
     monkeypatch.chdir(tmp_path)
     return folder
-
-
-def run(monkeypatch, *words):
-    monkeypatch.setattr("sys.argv", ["selfie-lite", *words])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return ended.value.code
 
 
 def test_writes_notebooks_pages_and_an_index(notebooks, tmp_path, monkeypatch, capsys):

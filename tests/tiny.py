@@ -3,9 +3,13 @@
 import os
 from pathlib import Path
 
+import nbformat
 import numpy as np
+import pytest
 import torch
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from selfie_lite import cli
 from selfie_lite.classifier import FinetuneConfig
 from selfie_lite.data_import import dataset_writer
 from selfie_lite.pretrain import PretrainConfig
@@ -47,3 +51,19 @@ def finetune_config(**changes) -> FinetuneConfig:
         learning_rate=1e-3, warmup_steps=2, eval_every=2, save_every=2, log_every=2, precision="fp32", padding=2,
     )  # fmt: skip
     return FinetuneConfig(**(settings | changes))
+
+
+def write_notebook(path, *code, parameters="steps: int = 3  # training steps"):
+    cells = [new_markdown_cell(f"# {path.stem}\n\n**Question.** why {path.stem}?\n\nNext: [b](02_b.ipynb)")]
+    cells.append(new_code_cell(parameters, metadata={"tags": ["parameters"]}))
+    kernel = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
+    nbformat.write(new_notebook(cells=cells + [new_code_cell(source) for source in code], metadata=kernel), path)
+
+
+def run_command(monkeypatch, *words) -> int:
+    """Run `selfie-lite WORDS` in this process; gives its exit code."""
+    monkeypatch.setattr("sys.argv", ["selfie-lite", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+        raise SystemExit(0)  # a command that just returns
+    return ended.value.code
