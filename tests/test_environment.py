@@ -10,6 +10,8 @@ from pathlib import Path
 import nbformat
 import yaml
 
+from selfie_lite.evaluate import fraction_table, read_results
+
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PACKAGES = {re.match(r"[\w-]+", line).group().lower() for line in PROJECT["dependencies"]}
@@ -100,3 +102,20 @@ def test_readme_quotes_the_measured_ratios():
     table = README.split("### How fast")[1].split("\n\n")[2]
     assert re.findall(r"\| ([\d.]+) \|", table) == expected
     assert f"medians of {measured['rounds']} interleaved rounds" in README
+
+
+def test_readme_quotes_the_fine_tuning_results_and_the_probes():
+    table = fraction_table(read_results(ROOT / "nbs/results/finetune_sample.jsonl"))
+    cells = {(row["images"], row["arm"]): f"{row['mean']:.3f} ± {row['std']:.3f}" for row in table}
+    assert all(len(row["runs"]) == 3 for row in table) and len(cells) == 12
+    for images in {images for images, _ in cells}:
+        quoted = " | ".join(cells[images, arm] for arm in ("scratch", "additive", "mask_token"))
+        assert re.search(rf"\| {images:,} \(\d+%\) \| {re.escape(quoted)} \|", README)
+    for row in json.loads((ROOT / "nbs/results/probes_cifar10.json").read_text())["rows"]:
+        assert f"| {row['features']} | {row['knn']:.3f} | {row['linear']:.3f} |" in README
+
+
+def test_results_come_from_committed_code():
+    for name in ("finetune_sample.jsonl", "finetune_longer.jsonl", "finetune_search.jsonl"):
+        for result in read_results(ROOT / "nbs/results" / name):
+            assert re.fullmatch(r"[0-9a-f]{12}", result["environment"]["commit"])

@@ -18,6 +18,7 @@ OTHER = {
     "03": {"photo": "coffee", "seed": 7},
     "04": {"steps": 4, "batch_size": 8, "queries": "mask_token", "seed": 7},
     "05": {"steps": 4, "queries": "mask_token", "name": "other", "seed": 7},
+    "06": {"steps": 4, "arms": "scratch mask_token", "labels": "0.1", "name": "other", "seed": 7},
     "07": {"image_number": 4, "seed": 7},
 }
 SECTIONS = [
