@@ -423,8 +423,12 @@ def draw_attention(
     columns: int = 4,
     color_label: str = "attention weight",
     low: float | None = 0.0,
+    numbers: bool = False,
 ) -> Figure:
-    """Attention weights (n, V) over the visible patches of one image, laid over it; masked patches are hatched."""
+    """Attention weights (n, V) over the visible patches of one image, laid over it; masked patches are hatched.
+
+    numbers: of the locations.
+    """
     rows = -(-len(weights) // columns)
     with figure(rows, columns, 2.3 * columns + 0.6, 2.5 * rows) as (fig, axes):
         for ax in axes.flat:
@@ -434,7 +438,7 @@ def draw_attention(
         for ax, row, title in zip(axes.flat, weights, titles, strict=False):
             full = torch.full((grid.count,), float("nan"))
             full[visible] = row.detach().float()
-            _grid(ax, grey, grid, masked, None)
+            _grid(ax, grey, grid, masked, 0 if numbers else None)
             extent = (-0.5, grid.image_size - 0.5, grid.image_size - 0.5, -0.5)
             shown = ax.imshow(
                 full.view(grid.side, grid.side).numpy(), cmap="viridis", alpha=0.65, vmin=low, vmax=top, extent=extent

@@ -515,7 +515,9 @@ class PatchInspector(widgets.VBox):
             play, view = self.view.value == "play", self.view.value
             for (name, beliefs), picture, words in zip(() if play else looked, self.pictures, self.words, strict=False):
                 figure, text = self._draw(beliefs)
-                same = (view, len(figure.axes), len(self.masked), self.grid)
+                if len(looked) > 1:  # which of the two
+                    figure.suptitle(name, fontsize=10, weight="bold")
+                same = (view, len(looked), len(self.masked), self.grid)
                 picture.value = figures.to_png(figure, same, dpi=110 if view == "attention" else 80)
                 words.value = f"<p><b>{html.escape(name)}</b>: {html.escape(text)}</p>"
         except (SelfieLiteError, OSError) as error:
@@ -546,7 +548,7 @@ class PatchInspector(widgets.VBox):
             who = f"mask token of location {at}" if has_mask_tokens else "u0"
             weights = beliefs.attention_from(at if has_mask_tokens else None, self.block.value, self.head.value)
             figure = figures.draw_attention(
-                beliefs.image, beliefs.grid, beliefs.visible, beliefs.masked, weights[None], [who], 1
+                beliefs.image, beliefs.grid, beliefs.visible, beliefs.masked, weights[None], [who], 1, numbers=True
             )
             return figure, beliefs.describe_attention(weights, f"The {who}" if has_mask_tokens else who)
         return figures.draw_guess(beliefs, at, whole), beliefs.describe_guess(at)
