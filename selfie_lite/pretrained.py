@@ -205,6 +205,7 @@ def export(source: str | Path, form: str, target: Path) -> str:
         raise SelfieLiteError(f"name a file that ends in .safetensors, not {target}.")
     target.parent.mkdir(parents=True, exist_ok=True)
     if form == "bundle":
+        _pretrain_config(source, read_checkpoint(source)[1])  # a classifier is no bundle
         export_pretrained(source, target)
         return f"load_pretrained('{target}')"
     patch_network = load_patch_network(source)

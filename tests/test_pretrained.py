@@ -205,6 +205,8 @@ def test_a_classifier_is_exported_whole(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny.make_labelled(tmp_path / "cache")
     finetune(tiny.finetune_config(test=False))
+    with pytest.raises(CheckpointError, match="fine is a fine-tuned classifier"):
+        export("fine", "bundle", tmp_path / "bundle")
     said = export("fine", "torchvision", tmp_path / "c.safetensors")
     assert "resnet18(num_classes=3)" in said
     model = small_stem(torchvision.models.resnet18(num_classes=3))
