@@ -48,11 +48,14 @@ def _read(path: Path) -> tuple[dict, float, dict]:
     """config, held-out accuracy at the last step, and environment of a run."""
     folder = path if (path / "config.json").is_file() else RUNS / path
     try:
-        config = PretrainConfig.from_dict(json.loads((folder / "config.json").read_text()))
+        settings = json.loads((folder / "config.json").read_text())
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         environment = json.loads((folder / "environment.json").read_text())
     except (OSError, ValueError):
         raise SelfieLiteError(f"there is no run in {folder}.") from None
+    if "labels" in settings:
+        raise SelfieLiteError(f"{folder} is a fine-tuning run; its result is in {folder / 'result.json'}.")
+    config = PretrainConfig.from_dict(settings)
     reached = [line for line in lines if "held_out_accuracy" in line]
     if not reached or reached[-1]["step"] != config.steps:
         raise SelfieLiteError(f"the run {folder} has not reached its last step, {config.steps}.")

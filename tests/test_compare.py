@@ -47,3 +47,6 @@ def test_runs_that_cannot_be_compared_are_named(tmp_path, monkeypatch):
         compare_runs(["a", "b"])
     with pytest.raises(SelfieLiteError, match="there is no run in runs/c"):
         compare_runs(["a", "c"])
+    (tmp_path / "runs/a/config.json").write_text(json.dumps(tiny.finetune_config().to_dict()))
+    with pytest.raises(SelfieLiteError, match="runs/a is a fine-tuning run; its result is in runs/a/result.json"):
+        compare_runs(["a", "b"])
