@@ -548,7 +548,7 @@ class PatchInspector(widgets.VBox):
             who = f"mask token of location {at}" if has_mask_tokens else "u0"
             weights = beliefs.attention_from(at if has_mask_tokens else None, self.block.value, self.head.value)
             figure = figures.draw_attention(
-                beliefs.image, beliefs.grid, beliefs.visible, beliefs.masked, weights[None], [who], 1, numbers=True
+                beliefs.image, beliefs.grid, beliefs.visible, beliefs.masked, weights[None], [who], 1
             )
             return figure, beliefs.describe_attention(weights, f"The {who}" if has_mask_tokens else who)
         return figures.draw_guess(beliefs, at, whole), beliefs.describe_guess(at)
