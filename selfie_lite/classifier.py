@@ -1,5 +1,5 @@
 """Fine-tuning: P inside a whole ResNet, trained end to end on labels; and the same network from scratch, its baseline
-(paper, section 2.3 and the experiments)."""
+(paper, abstract and experiments)."""
 
 import json
 import time

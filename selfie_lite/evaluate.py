@@ -53,7 +53,8 @@ def evaluate_features(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "first weights"))
         for arch, stem in dict.fromkeys((p.arch, p.stem) for p in networks.values()):
-            networks[f"fresh {arch}"] = PatchNetwork(arch, stem).eval()
+            name = f"fresh {arch}" if stem == "small" else f"fresh {arch}, {stem} stem"
+            networks[name] = PatchNetwork(arch, stem).eval()
     train, test = (load_dataset(data, split, image_size) for split in ("train", "test"))
     require_same_classes(train, test)
     keep, choose = labelled_subset(train.labels, labels, seed=seed)

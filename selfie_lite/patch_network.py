@@ -7,8 +7,6 @@ from torch import Tensor, nn
 from selfie_lite.errors import SelfieLiteError, require_choice
 
 DIMS = {"resnet50": 1024, "resnet18": 256}  # channels that leave the third residual block
-
-
 STEMS = ("small", "imagenet")
 
 

@@ -83,6 +83,16 @@ def test_trained_beats_fresh_and_raw_on_the_sample():
     assert rows["additive"]["dim"] == 256 and rows["raw pixels"]["dim"] == 3072
 
 
+def test_two_stems_have_a_floor_each(tmp_path, monkeypatch):
+    monkeypatch.setenv("SELFIE_LITE_DATA", str(tmp_path / "cache"))
+    tiny.make_labelled(tmp_path / "cache")
+    for stem in ("small", "imagenet"):
+        PatchNetwork("resnet18", stem).save_pretrained(tmp_path / stem)
+    rows = evaluate_features([tmp_path / "small", tmp_path / "imagenet"], "colours")["rows"]
+    names = [row["features"] for row in rows]
+    assert names[2:] == ["fresh resnet18", "fresh resnet18, imagenet stem", "raw pixels"]
+
+
 def test_the_command_prints_a_table_and_writes_a_file(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SELFIE_LITE_DATA", str(tmp_path / "cache"))
     tiny.make_labelled(tmp_path / "cache")
