@@ -19,7 +19,7 @@ except (ImportError, RuntimeError, OSError) as error:
 
 from selfie_lite.attention_pooling import AttentionBlock, AttentionPooling
 from selfie_lite.augment import augment, denormalize, normalize
-from selfie_lite.data import ImageDataset, ImageFiles, load_dataset
+from selfie_lite.data.datasets import ImageDataset, ImageFiles, load_dataset
 from selfie_lite.errors import DatasetNotFoundError, SelfieLiteError, UnreadableImageError
 from selfie_lite.loss import masked_patch_logits, multi_location_loss, one_location_loss
 from selfie_lite.patch_network import PatchNetwork

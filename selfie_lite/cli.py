@@ -13,13 +13,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from selfie_lite.classifier import FINETUNE_PRESETS, SCRATCH, search_learning_rate
-from selfie_lite.classifier import finetune as run_finetuning
-from selfie_lite.data import KNOWN, data_cache
+from selfie_lite.training.finetune import FINETUNE_PRESETS, SCRATCH, search_learning_rate
+from selfie_lite.training.finetune import finetune as run_finetuning
+from selfie_lite.data.datasets import KNOWN, data_cache
 from selfie_lite.errors import SelfieLiteError, require_choice, suggestion
-from selfie_lite.pretrain import PRESETS
-from selfie_lite.pretrain import pretrain as run_pretraining
-from selfie_lite.training import RUNS
+from selfie_lite.training.pretrain import PRESETS
+from selfie_lite.training.pretrain import pretrain as run_pretraining
+from selfie_lite.training.loop import RUNS
 
 out, err = Console(soft_wrap=True, highlight=False), Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -48,8 +48,8 @@ def app():
 @click.option("--out", "folder", type=Path, default=Path("runs/walkthrough"), help="Where everything is written.")
 def walkthrough(only, parameters, folder):
     """Run the notebooks of nbs/ in order; keep them, with their outputs, as notebooks and as web pages."""
-    from selfie_lite import walkthrough as runner
-    from selfie_lite.parameters import read_parameters
+    from selfie_lite.workbook import walkthrough as runner
+    from selfie_lite.workbook.parameters import read_parameters
 
     notebooks = runner.find_notebooks(list(only))
     values = read_parameters(list(parameters), notebooks)
@@ -132,7 +132,7 @@ def finetune(preset, file, rates, **settings):
 def evaluate(sources, data, labels, seed, image_size, file):
     """How much a frozen P knows of the classes: a weighted nearest-neighbour and a linear probe on its features, beside
     those of a fresh P and of raw pixels."""
-    from selfie_lite.evaluate import evaluate_features
+    from selfie_lite.evaluation.probes import evaluate_features
 
     result = evaluate_features(sources, data, labels, seed, image_size)
     table = Table("features", "nearest neighbours", "linear")
@@ -153,7 +153,7 @@ def sweep(notebook, words, folder):
     selfie-lite sweep nbs/06_finetuning.ipynb -p labels 0.05 0.2 -p seed 0 1 2
 
     Run it again to go on: what is finished stays, what failed or was interrupted is run again."""
-    from selfie_lite.sweep import read_grid, run_sweep
+    from selfie_lite.workbook.sweep import read_grid, run_sweep
 
     groups: list[tuple[str, list[str]]] = []
     for before, word in zip(("", *words), words, strict=False):
@@ -206,7 +206,7 @@ def run_in_processes(train, config):
 @click.option("--out", "file", type=Path, help="Write the comparison there, as JSON.")
 def compare(runs, file):
     """Finished RUNS (names or folders) side by side: settings that differ, and the held-out accuracy of each seed."""
-    from selfie_lite.compare import compare_runs
+    from selfie_lite.evaluation.results import compare_runs
 
     result = compare_runs(runs)
     names = list(result["rows"][0]["changed"])
@@ -229,7 +229,7 @@ def export(run, form, target):
     torchvision: a .safetensors file, the state dict of torchvision's and timm's ResNet. hub: a folder for
     PatchNetwork.from_pretrained. bundle: a folder for load_pretrained, float16, with settings, metrics and SHA-256.
     """
-    from selfie_lite.pretrained import export as write
+    from selfie_lite.training.weights import export as write
 
     lines = write(run, form, target)
     file = target if target.is_file() else target / "model.safetensors"
@@ -253,7 +253,7 @@ def import_(name, folder, size, workers, skip_unreadable, replace):
 
     FOLDER holds train/CLASS/* and test/CLASS/* (or val/), or CLASS/*, or just images.
     """
-    from selfie_lite.data_import import import_folder
+    from selfie_lite.data.importing import import_folder
 
     counts, skipped = import_folder(name, folder, size, workers, skip_unreadable, replace)
     for text in skipped[:20]:
@@ -268,7 +268,7 @@ def import_(name, folder, size, workers, skip_unreadable, replace):
 @click.option("--replace", is_flag=True, help="Fetch it again.")
 def download(name, replace):
     """Fetch the data set NAME through torchvision: cifar10 (170 MB) or imagenette (340 MB)."""
-    from selfie_lite.data_import import download_dataset
+    from selfie_lite.data.importing import download_dataset
 
     _say_imported(name, download_dataset(name, replace))
 
@@ -276,7 +276,7 @@ def download(name, replace):
 @data.command("list")
 def list_():
     """The data sets: what is here, and what could be."""
-    from selfie_lite.data_import import installed_datasets
+    from selfie_lite.data.importing import installed_datasets
 
     installed = installed_datasets()
     table = Table("name", "images here", "what it is")
@@ -291,7 +291,7 @@ def list_():
 @click.argument("names", nargs=-1)
 def verify(names):
     """Compare the files of data sets (default: all that are here) with the SHA-256 written when they were made."""
-    from selfie_lite.data_import import installed_datasets, verify_dataset
+    from selfie_lite.data.importing import installed_datasets, verify_dataset
 
     damaged = 0
     for name in names or installed_datasets():
@@ -319,7 +319,7 @@ def bench():
 def bench_pretrain(preset, arch, batch_size, parts, rounds, seconds, file):
     """Time a pretraining step; needs no data set. Parts: ladder (from a plain loop to the default), ceiling (P alone),
     roofline, locations (M at once), growth (with batch size, M, N), processes, input (reading JPEG files)."""
-    from selfie_lite.bench import PARTS, bench_pretraining, tables
+    from selfie_lite.benchmarks.pretraining import PARTS, bench_pretraining, tables
 
     require_choice("preset", preset, PRESETS)
     chosen = {"arch": arch, "batch_size": batch_size}
@@ -340,7 +340,7 @@ def bench_pretrain(preset, arch, batch_size, parts, rounds, seconds, file):
 )
 def bench_inspector(rounds, file):
     """Time from a change of a control of the patch inspector to the new picture, with the bundled models."""
-    from selfie_lite.bench import time_inspector
+    from selfie_lite.benchmarks.pretraining import time_inspector
 
     result = time_inspector(rounds)
     table = Table("change", "milliseconds", "slowest")
@@ -360,12 +360,12 @@ def inspect(model, compare, data, port, browser):
     """Open the patch inspector alone, as a page (Voilà). Ctrl-C ends it."""
     import nbformat
 
-    from selfie_lite.widgets import PatchInspector
+    from selfie_lite.inspector.panel import PatchInspector
 
     call = repr(PatchInspector(model, data, compare=compare))  # a mistake is told here, not in the page
     page = Path("runs/inspector/inspector.ipynb")
     page.parent.mkdir(parents=True, exist_ok=True)
-    source = f"import os\n\nos.chdir({str(Path.cwd())!r})\nfrom selfie_lite.widgets import PatchInspector\n\n{call}"
+    source = f"import os\n\nos.chdir({str(Path.cwd())!r})\nfrom selfie_lite.inspector.panel import PatchInspector\n\n{call}"
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)], metadata=kernel), page)
     words = ["voila", str(page), f"--port={port}", "--show_tracebacks=False", *([] if browser else ["--no-browser"])]

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import yaml
 
-from selfie_lite.evaluate import fraction_table, read_results
+from selfie_lite.evaluation.probes import fraction_table, read_results
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -30,7 +30,7 @@ def imported(source):
 
 def test_everything_imported_is_a_dependency():
     sources = [
-        path.read_text(encoding="utf-8") for folder in ("selfie_lite", "tests") for path in (ROOT / folder).glob("*.py")
+        path.read_text(encoding="utf-8") for folder in ("selfie_lite", "tests") for path in (ROOT / folder).rglob("*.py")
     ]
     for path in (ROOT / "nbs").glob("*.ipynb"):
         sources += [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]

@@ -16,7 +16,7 @@ def run(code, **environment):
 
 def test_neither_jupyter_nor_matplotlib():
     code = """
-import sys, selfie_lite, selfie_lite.data_import
+import sys, selfie_lite, selfie_lite.data.importing
 heavy = {"jupyter", "jupyter_core", "jupyterlab", "IPython", "ipykernel", "ipywidgets", "papermill", "nbformat",
          "matplotlib", "pandas"}
 print(sorted(heavy & {name.split(".")[0] for name in sys.modules}))

@@ -10,9 +10,9 @@ import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from selfie_lite import cli
-from selfie_lite.classifier import FinetuneConfig
-from selfie_lite.data_import import dataset_writer
-from selfie_lite.pretrain import PretrainConfig
+from selfie_lite.training.finetune import FinetuneConfig
+from selfie_lite.data.importing import dataset_writer
+from selfie_lite.training.pretrain import PretrainConfig
 
 
 def make_data(cache: Path, count: int = 48, size: int = 16) -> None:

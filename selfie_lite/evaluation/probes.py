@@ -1,0 +1,169 @@
+"""What features are worth: nearest-neighbour and linear probes on a frozen P, and tables of fine-tuning results."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from selfie_lite.augment import normalize
+from selfie_lite.training.finetune import SCRATCH, FinetuneConfig, labelled_subset, require_same_classes
+from selfie_lite.data.datasets import ImageDataset, ImageFiles, load_dataset
+from selfie_lite.errors import SelfieLiteError
+from selfie_lite.machine import best_device, environment
+from selfie_lite.patch_network import PatchNetwork
+from selfie_lite.training.weights import load_patch_network
+from selfie_lite.training.loop import has_native_bf16, seed_of
+
+STRENGTHS = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]  # of the linear probe (scikit-learn's C), the best of which is chosen
+PIXELS = 32  # raw pixels of larger images are averaged down to so many a side
+
+
+def evaluate_features(
+    sources: Sequence[str | Path],
+    data: str | Path = "sample",
+    labels: float = 1.0,
+    seed: int = 0,
+    image_size: int | None = None,
+) -> dict:
+    """Test accuracy of two probes on frozen features of whole images: of each P, of the same P with fresh weights, and
+    of raw pixels, the floor.
+
+    Args:
+        sources: what `load_patch_network` takes.
+        labels, seed: which part of the training labels the probes may use, see `labelled_subset`.
+        image_size: of images read from a folder.
+
+    Returns:
+        {"rows": [{"features": name, "dim": D, "knn": accuracy, "linear": accuracy, "strength": C}], and what they were
+        measured on}.
+
+    Raises:
+        SelfieLiteError: for weights or data that cannot be found.
+    """
+    networks = {str(source): load_patch_network(source) for source in sources}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, "first weights"))
+        for arch, stem in dict.fromkeys((p.arch, p.stem) for p in networks.values()):
+            name = f"fresh {arch}" if stem == "small" else f"fresh {arch}, {stem} stem"
+            networks[name] = PatchNetwork(arch, stem).eval()
+    train, test = (load_dataset(data, split, image_size) for split in ("train", "test"))
+    require_same_classes(train, test)
+    keep, choose = labelled_subset(train.labels, labels, seed=seed)
+    both, everything = torch.cat([keep, choose]), torch.arange(len(test))
+    y, test_y = train.labels[both].numpy(), test.labels.numpy()
+    rows = []
+    for name, network in {**networks, "raw pixels": None}.items():
+        x, test_x = embed(network, train, both), embed(network, test, everything)
+        linear, strength = linear_probe(x, y, test_x, test_y, len(keep))
+        knn = knn_accuracy(x, y, test_x, test_y)
+        rows.append({"features": name, "dim": x.shape[1], "knn": knn, "linear": linear, "strength": strength})
+    counts = {"labels": labels, "training_images": len(both), "test_images": len(test), "classes": len(train.classes)}
+    return {"data": str(data), "seed": seed} | counts | {"rows": rows, "environment": environment()}
+
+
+@torch.no_grad()
+def embed(
+    network: PatchNetwork | None, dataset: ImageDataset | ImageFiles, indices: Tensor, batch_size: int = 250
+) -> np.ndarray:
+    """Features of whole images: what P's third block gives, averaged over the image; or (None) raw pixels.
+
+    Returns:
+        (n, D) float32.
+    """
+    device, features = best_device(), []
+    if network is not None:
+        network = network.to(device, memory_format=torch.channels_last)
+    for part in indices.split(batch_size):
+        images = normalize(dataset.batch(part)[0].to(device))
+        if network is None:
+            small = F.adaptive_avg_pool2d(images, PIXELS) if images.shape[-1] > PIXELS else images
+            features.append(small.flatten(1).cpu())
+            continue
+        with torch.autocast(device.type, torch.bfloat16, enabled=has_native_bf16(device)):
+            maps = network.feature_maps(images)  # (b, D, h, w)
+        features.append(maps.float().mean(dim=(2, 3)).cpu())
+    return torch.cat(features).numpy()
+
+
+def knn_accuracy(x, y, test_x, test_y, neighbors: int = 20, temperature: float = 0.07) -> float:
+    """Weighted k-nearest neighbours (Wu et al. 2018, arXiv 1805.01978): the `neighbors` most similar training images
+    vote for their class, each with exp(cosine similarity / temperature).
+
+    Args:
+        x, test_x: (n, D) float features. y, test_y: (n,) int classes.
+    """
+    neighbors = min(neighbors, len(x))
+    probe = KNeighborsClassifier(
+        neighbors, metric="cosine", algorithm="brute", weights=lambda distance: np.exp((1 - distance) / temperature)
+    )
+    return float(probe.fit(x, y).score(test_x, test_y))
+
+
+def linear_probe(x, y, test_x, test_y, count: int) -> tuple[float, float]:
+    """Logistic regression on standardised features: accuracy on the test images, and the strength chosen.
+
+    Args:
+        x, y, test_x, test_y: as in `knn_accuracy`.
+        count: the first `count` of x are trained on to choose the strength (C) by the accuracy on the others; then all.
+    """
+
+    def fit(strength, x, y):
+        return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000, tol=1e-3)).fit(x, y)
+
+    chosen = max(STRENGTHS, key=lambda c: fit(c, x[:count], y[:count]).score(x[count:], y[count:]))
+    return float(fit(chosen, x, y).score(test_x, test_y)), chosen
+
+
+def read_results(file: str | Path) -> list[dict]:
+    """The results that fine-tuning runs appended to a .jsonl file; none if there is no such file yet."""
+    file = Path(file)
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+
+
+def fraction_table(results: Sequence[dict]) -> list[dict]:
+    """Test accuracy by starting point and part of the labels, every single run, its mean and spread.
+
+    Args:
+        results: as in runs/NAME/result.json or `read_results`. A run repeated with the same settings counts once, the
+            later.
+
+    Returns:
+        [{"arm": "scratch" or where P came from, "labels": fraction, "images": labels used, "runs": {seed: accuracy},
+        "mean": …, "std": of the runs (n - 1), None for a single one, "gain": mean over that from scratch, or None}].
+
+    Raises:
+        SelfieLiteError: if runs differ in more than starting point, part of the labels and seed, and so should not
+            stand in one table.
+    """
+    free = FinetuneConfig.FREE | {"name", "pretrained", "labels", "seed", "eval_every"}
+    rows: dict[tuple, dict] = {}
+    first = None
+    for result in results:
+        config = result["config"]
+        searched = result.get("searched_learning_rates")
+        fixed = {key: value for key, value in config.items() if key not in free}
+        fixed["learning_rate"] = f"best of {', '.join(searched)}" if searched else config["learning_rate"]
+        first = first or fixed
+        if differ := [f"{key} {first[key]} and {fixed[key]}" for key in first if first[key] != fixed[key]]:
+            raise SelfieLiteError(f"these runs are no fair comparison: {'; '.join(differ)}.")
+        images = result["training_images"] + result["validation_images"]
+        arm, labels = config["pretrained"], config["labels"]
+        row = rows.setdefault((arm, labels), {"arm": arm, "labels": labels, "images": images, "runs": {}})
+        row["runs"][config["seed"]] = result["test_accuracy"]
+    for row in rows.values():
+        accuracies = list(row["runs"].values())
+        row["mean"] = statistics.mean(accuracies)
+        row["std"] = statistics.stdev(accuracies) if len(accuracies) > 1 else None
+    for (_, labels), row in rows.items():
+        baseline = rows.get((SCRATCH, labels))
+        row["gain"] = row["mean"] - baseline["mean"] if baseline and row["arm"] != SCRATCH else None
+    return sorted(rows.values(), key=lambda row: (row["labels"], row["arm"] != SCRATCH, row["arm"]))

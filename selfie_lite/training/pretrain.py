@@ -1,0 +1,162 @@
+"""Pretraining: the Selfie step, its settings, and its presets."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from selfie_lite.augment import make_crop
+from selfie_lite.data.datasets import load_dataset
+from selfie_lite.errors import SelfieLiteError
+from selfie_lite.patches import PatchGrid, sample_masks
+from selfie_lite.selfie import Selfie
+from selfie_lite.training.loop import (
+    Batches,
+    TrainingConfig,
+    evaluate_parts,
+    generator_of,
+    make_accelerator,
+    option,
+    seed_of,
+    train,
+    write_report,
+)
+
+
+@dataclass(frozen=True)
+class PretrainConfig(TrainingConfig):
+    """The settings of a pretraining run."""
+
+    arch: str = option("resnet50", "resnet50 or resnet18")
+    image_size: int = option(32, "height and width of the images, pixels")
+    patch_size: int = option(8, "height and width of a patch, pixels")
+    num_masked: int = option(0, "hidden patches of each image; 0 for a quarter of them")
+    queries: str = option("additive", "additive (the paper's) or mask_token")
+    pooling: str = option("attention", "attention, mean or max")
+    dropout: float = option(0.1, "in A, a probability")
+    initial_length: float = option(1.0, "of u and of every location vector before training (Euclidean)")
+    padding: int = option(0, "pixels around small images before the crop; the paper has 4, which show the border")
+    held_out: int = option(1000, "training images set aside, never trained on, for the held-out accuracy")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.padding < self.image_size:
+            raise SelfieLiteError(f"padding must lie between 0 and {self.image_size - 1}, but is {self.padding}.")
+        if self.held_out < 1:
+            raise SelfieLiteError(f"held_out must be 1 or more, but is {self.held_out}.")
+        if not 0 <= self.dropout < 1:
+            raise SelfieLiteError(f"dropout must lie between 0 and 1, but is {self.dropout}.")
+        if not 0 < self.initial_length < math.inf:
+            raise SelfieLiteError(f"initial_length must be above 0 and finite, but is {self.initial_length}.")
+        PatchGrid(self.image_size, self.patch_size)  # refuses sizes that do not fit
+
+    @property
+    def grid(self) -> PatchGrid:
+        return PatchGrid(self.image_size, self.patch_size)
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing, 1/M."""
+        return 1 / (self.num_masked or self.grid.count // 4)
+
+
+PRESETS = {
+    "laptop": PretrainConfig(
+        name="laptop", data="sample", arch="resnet18", steps=60, batch_size=32, optimizer="adamw", learning_rate=1e-3,
+        weight_decay=0.05, warmup_steps=12, eval_every=20, save_every=20, log_every=5, held_out=500,
+    ),
+    "cifar10": PretrainConfig(
+        name="cifar10", data="cifar10", steps=40_000, batch_size=512, learning_rate=0.2, warmup_steps=1000,
+        eval_every=1000, save_every=1000, log_every=50, held_out=2000,
+    ),
+    "imagenette": PretrainConfig(
+        name="imagenette", data="imagenette", image_size=224, patch_size=32, steps=10_000, batch_size=128,
+        learning_rate=0.1, warmup_steps=500, eval_every=500, save_every=500, log_every=20, held_out=500,
+    ),
+    "imagenet": PretrainConfig(
+        name="imagenet", data="imagenet", image_size=224, patch_size=32, steps=250_000, batch_size=512,
+        learning_rate=0.2, warmup_steps=5000, eval_every=5000, save_every=5000, log_every=50, held_out=5000, workers=16,
+    ),
+}  # fmt: skip
+
+
+def make_model(config: PretrainConfig) -> Selfie:
+    """The model of a configuration, with the first weights that its seed gives."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(config.seed, "first weights"))
+        model = Selfie(config.grid, config.arch, config.num_masked or None, config.queries, config.pooling,
+                       dropout=config.dropout)  # fmt: skip
+    with torch.no_grad():
+        for e in model.positions.parameters():
+            e *= config.initial_length
+        if config.pooling == "attention":  # the last layer normalisation gives u, and the mask tokens' v, its length
+            model.pool.blocks[-1].norm2.weight *= config.initial_length
+    return model
+
+
+def split_held_out(count: int, held_out: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices to train on and to hold out: the same for every run on the same data.
+
+    Raises:
+        SelfieLiteError: if nothing would be left to train on.
+    """
+    if held_out >= count:
+        raise SelfieLiteError(f"held_out {held_out} leaves nothing to train on: there are {count} images.")
+    order = torch.randperm(count, generator=generator_of("held out"))
+    return order[held_out:].sort().values, order[:held_out].sort().values
+
+
+def pretrain(config: PretrainConfig, on_log: Callable[[list[dict]], None] | None = None) -> Path:
+    """Pretrain from `config`, or go on from a checkpoint; gives the run's folder, runs/NAME.
+
+    Args:
+        on_log: called with all metrics so far, a list of {"step": …, …}, whenever some are added.
+
+    Raises:
+        SelfieLiteError: for a setting or data that do not fit, a bad loss, a damaged checkpoint, a full disk.
+    """
+    model = make_model(config)
+    accelerator = make_accelerator(config)
+    dataset = load_dataset(config.data, "train", config.image_size)
+    keep, aside = split_held_out(len(dataset), config.held_out)
+    batches = Batches(dataset, keep, config, accelerator)
+
+    def evaluate(model):
+        return evaluate_puzzles(model, dataset, aside, config.batch_size, accelerator)
+
+    def report(lines):
+        title = f"Selfie pretraining of a {config.arch} on {config.data}."
+        write_report(config, lines, "pretrain", title, "held_out_accuracy", round(1 / config.chance))
+
+    forward = make_forward(config, model.num_masked)
+    train(config, accelerator, model, batches, forward, evaluate, report, on_log)
+    accelerator.print(f"{config.folder}: README.md has the curve, checkpoint/ the weights.")
+    return config.folder
+
+
+def make_forward(config: PretrainConfig, num_masked: int) -> Callable:
+    """The forward pass of a training step: crop and flip uint8 images, draw masks, loss and accuracy."""
+    crop = make_crop(config.image_size, config.padding)
+
+    def forward(model, images, labels, generator):
+        crops = crop(images, generator=generator)
+        masks = sample_masks(len(images), config.grid, num_masked, generator, images.device)  # outside what is compiled
+        out = model(crops, *masks)
+        return {"loss": out.loss, "accuracy": out.accuracy}
+
+    return forward
+
+
+def evaluate_puzzles(model: Selfie, dataset, indices: torch.Tensor, batch_size: int, accelerator) -> dict[str, float]:
+    """Loss and accuracy on images never trained on, as they are, at masks fixed for each image."""
+    visible, masked = sample_masks(len(indices), model.grid, model.num_masked, generator_of("evaluation masks"))
+
+    def measure(part):
+        images = dataset.batch(indices[part])[0].to(accelerator.device)
+        out = model(images, visible[part].to(images.device), masked[part].to(images.device))
+        return out.loss, out.accuracy
+
+    loss, accuracy = evaluate_parts(model, len(indices), batch_size, accelerator, measure)
+    return {"held_out_loss": loss, "held_out_accuracy": accuracy}

@@ -1,0 +1,340 @@
+"""Fine-tuning: what comes from P and what is fresh, which labels are used, and that both arms get the same."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import config as pretrain_config
+from tiny import finetune_config, make_data, make_labelled
+from tiny import run_command as run
+from torch import nn
+
+from selfie_lite import PatchGrid, PatchNetwork, Selfie, SelfieLiteError, load_dataset
+from selfie_lite.training import finetune as classifier_module
+from selfie_lite.augment import normalize
+from selfie_lite.training.checkpoint import CheckpointError, find_checkpoint, list_checkpoints, load_checkpoint
+from selfie_lite.training.finetune import (
+    FINETUNE_PRESETS,
+    FinetuneConfig,
+    finetune,
+    labelled_subset,
+    load_classifier,
+    make_classifier,
+    read_metrics,
+    resnet50_classifier,
+    search_learning_rate,
+)
+from selfie_lite.training.pretrain import pretrain
+from selfie_lite.training.weights import known_models, load_pretrained
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path, monkeypatch):
+    monkeypatch.setenv("SELFIE_LITE_DATA", str(tmp_path / "cache"))
+    make_labelled(tmp_path / "cache")
+    monkeypatch.chdir(tmp_path)
+
+
+def result_of(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+# The network
+
+
+@pytest.mark.parametrize(("arch", "stem"), [("resnet50", "small"), ("resnet50", "imagenet"), ("resnet18", "small")])
+def test_every_tensor_of_p_is_copied_bit_for_bit_and_the_rest_is_fresh(arch, stem):
+    patch_network = PatchNetwork(arch, stem)
+    for buffer in patch_network.buffers():
+        buffer.add_(1)  # as training leaves them, not as they are made
+    model = resnet50_classifier(patch_network, num_classes=7)
+    theirs, ours = model.state_dict(), patch_network.state_dict()
+    assert {name.split(".")[0] for name in theirs.keys() - ours.keys()} == {"layer4", "fc"}
+    assert all(torch.equal(theirs[name], tensor) for name, tensor in ours.items())
+    assert model.fc.weight.shape == (7, 2048 if arch == "resnet50" else 512)
+    other = resnet50_classifier(patch_network, num_classes=7).state_dict()
+    drawn = [name for name in theirs.keys() - ours.keys() if theirs[name].ndim >= 2]
+    assert drawn and not any(torch.equal(theirs[name], other[name]) for name in drawn), "these are drawn anew"
+    images = torch.randn(2, 3, 32, 32)
+    model.eval(), patch_network.eval()
+    maps = patch_network.feature_maps(images)
+    expected = model.fc(model.layer4(maps).mean(dim=(2, 3)))
+    torch.testing.assert_close(model(images), expected)
+
+
+def test_p_may_come_as_a_model_or_by_name_and_must_fit():
+    model = Selfie(PatchGrid(32, 8), "resnet18")
+    for source, own in ((model, model.patch_network), ("additive", load_pretrained("additive").patch_network)):
+        weights = resnet50_classifier(source).state_dict()
+        assert all(torch.equal(weights[name], tensor) for name, tensor in own.state_dict().items())
+    assert resnet50_classifier().conv1.kernel_size == (3, 3)
+    assert isinstance(resnet50_classifier(stem="imagenet").maxpool, nn.MaxPool2d)
+    with pytest.raises(SelfieLiteError, match="P has arch resnet18, but resnet50 was asked for"):
+        resnet50_classifier(model, arch="resnet50")
+    with pytest.raises(SelfieLiteError, match="P has stem small, but imagenet"):
+        resnet50_classifier(model, stem="imagenet")
+
+
+def test_both_arms_share_every_fresh_weight():
+    scratch, _ = make_classifier(finetune_config(), 3)
+    pretrained, filled = make_classifier(finetune_config(pretrained="additive", arch=""), 3)
+    assert (filled.arch, filled.stem) == ("resnet18", "small")
+    one, two, p = scratch.state_dict(), pretrained.state_dict(), load_pretrained("additive").patch_network.state_dict()
+    for name, tensor in two.items():
+        assert torch.equal(tensor, p[name] if name in p else one[name])
+    assert not torch.equal(one["layer1.0.conv1.weight"], two["layer1.0.conv1.weight"])
+    again, _ = make_classifier(finetune_config(seed=4), 3)
+    assert not torch.equal(one["fc.weight"], again.state_dict()["fc.weight"])
+
+
+# The labels
+
+
+def test_labelled_subsets_are_balanced_nested_and_fixed_by_the_seed():
+    labels = torch.arange(1000) % 10
+    labels[labels == 9] = 0  # a class with twice as many
+    earlier = [set(), set()]
+    for fraction in (0.05, 0.08, 0.2, 1.0):
+        parts = labelled_subset(labels, fraction, seed=1)
+        train, choose = (set(part.tolist()) for part in parts)
+        assert not train & choose and earlier[0] <= train and earlier[1] <= choose
+        assert torch.cat(parts).unique().numel() == len(train) + len(choose)
+        counts = labels[torch.cat(parts)].bincount()
+        assert counts.tolist() == [round(200 * fraction)] + 8 * [round(100 * fraction)]
+        assert labels[parts[1]].bincount().min() >= 1
+        earlier = [train, choose]
+    assert earlier[0] | earlier[1] == set(range(1000))
+    assert len(earlier[1]) == 100
+    same, other = labelled_subset(labels, 0.2, seed=1), labelled_subset(labels, 0.2, seed=2)
+    assert torch.equal(labelled_subset(labels, 0.2, seed=1)[0], same[0]) and not torch.equal(same[0], other[0])
+    half = labelled_subset(labels, 0.2, validation=0.5)
+    assert abs(len(half[0]) - len(half[1])) <= 10
+
+
+@pytest.mark.parametrize(
+    ("fraction", "message"),
+    [
+        (0.0, "above 0 and up to 1, but is 0.0"),
+        (1.01, "but is 1.01"),
+        (0.001, "0.001 of the 100 labels of class 0 is 0: too few.*at least 0.02"),
+    ],
+)
+def test_fractions_that_cannot_be(fraction, message):
+    with pytest.raises(SelfieLiteError, match=message):
+        labelled_subset(torch.arange(1000) % 10, fraction)
+
+
+def test_one_class_is_nothing_to_learn():
+    with pytest.raises(SelfieLiteError, match="two classes or more"):
+        labelled_subset(torch.zeros(10, dtype=torch.int64), 1.0)
+
+
+# Runs
+
+
+def test_both_arms_see_the_same_images_in_the_same_order(monkeypatch):
+    seen = {}
+    plain = classifier_module.normalize
+
+    def spy(images):
+        seen[name].append(images.clone())
+        return plain(images)
+
+    monkeypatch.setattr(classifier_module, "normalize", spy)
+    for name in ("scratch", "additive"):
+        seen[name] = []
+        finetune(finetune_config(name=name, pretrained=name))
+    assert len(seen["scratch"]) == len(seen["additive"]) > 6
+    assert all(torch.equal(one, two) for one, two in zip(seen["scratch"], seen["additive"], strict=True))
+    first, second = (result_of(Path("runs") / name)["config"] for name in seen)
+    assert {key for key in first if first[key] != second[key]} == {"name", "pretrained"}
+
+
+def test_it_learns_and_the_kept_weights_are_the_best_on_the_validation_part():
+    folder = finetune(finetune_config(steps=40, eval_every=4, save_every=40, learning_rate=3e-3))
+    result, lines = result_of(folder), read_metrics(folder)
+    evaluated = [line for line in lines if "validation_accuracy" in line]
+    assert [line["step"] for line in evaluated] == list(range(4, 41, 4))
+    highest = max(line["validation_accuracy"] for line in evaluated)
+    chosen = [line for line in evaluated if line["validation_accuracy"] == highest][-1]
+    assert result["chosen_step"] == chosen["step"] and result["validation_accuracy"] == highest > 0.8
+    model, test = load_classifier("fine"), load_dataset("colours", "test")
+    assert not model.training
+    with torch.no_grad():
+        right = model(normalize(test.images)).argmax(dim=1) == test.labels
+        assert result["test_accuracy"] == pytest.approx(right.float().mean().item()) and right.float().mean() > 0.8
+        train = load_dataset("colours")
+        _, choose = labelled_subset(train.labels, 1.0, 0.1, seed=3)
+        right = model(normalize(train.images[choose])).argmax(dim=1) == train.labels[choose]
+        assert highest == pytest.approx(right.float().mean().item())
+    assert f"test accuracy {result['test_accuracy']:.3f} on 60 images" in (folder / "README.md").read_text()
+    assert (folder / "curve.png").stat().st_size > 10_000
+
+
+def test_weights_of_an_earlier_and_better_evaluation_come_back(monkeypatch):
+    accuracies = iter([0.5, 0.9, 0.1])
+    seen = []
+
+    def evaluate(model, *_):
+        seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return 1.0, next(accuracies)
+
+    monkeypatch.setattr(classifier_module, "evaluate_classifier", evaluate)
+    folder = finetune(finetune_config(test=False))
+    weights, _, _ = load_checkpoint(find_checkpoint(folder / "checkpoint"))
+    assert all(torch.equal(weights[name], tensor) for name, tensor in seen[1].items())
+    assert not torch.equal(weights["fc.weight"], seen[2]["fc.weight"])
+    result = result_of(folder)
+    assert result["chosen_step"] == 4 and "test_accuracy" not in result
+
+
+@pytest.mark.parametrize("step", ["2", "4"])
+def test_resumed_is_bit_for_bit_the_same_its_choice_too(step):
+    straight = finetune(finetune_config(name="straight", pretrained="additive"))
+    finetune(finetune_config(pretrained="additive"))
+    resumed = finetune(finetune_config(pretrained="additive", resume=step))
+    weights = [load_checkpoint(find_checkpoint(folder / "checkpoint"))[0] for folder in (straight, resumed)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    one, two = result_of(straight), result_of(resumed)
+    assert (one["test_accuracy"], one["chosen_step"]) == (two["test_accuracy"], two["chosen_step"])
+
+
+def test_stopped_by_a_signal_it_reads_no_test_images_and_goes_on_from_its_own_settings(monkeypatch, capsys):
+    def stop(lines):
+        if lines[-1]["step"] == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    folder = finetune(finetune_config(labels=0.8), on_log=stop)
+    assert [int(path.name) for path in list_checkpoints(folder / "checkpoint")][-1] < 6
+    assert not (folder / "result.json").exists()
+    assert run(monkeypatch, "finetune", "--name", "fine", "--resume", "newest") == 0
+    assert "with those weights test accuracy" in " ".join(capsys.readouterr().out.split())
+    assert result_of(folder)["config"]["labels"] == 0.8
+
+
+def test_the_test_images_are_read_once_and_only_at_the_end(monkeypatch):
+    order = []
+    plain = classifier_module.evaluate_classifier
+
+    def spy(model, dataset, *rest):
+        order.append(dataset.split)
+        return plain(model, dataset, *rest)
+
+    monkeypatch.setattr(classifier_module, "evaluate_classifier", spy)
+    finetune(finetune_config())
+    assert order == ["train", "train", "train", "test"]
+
+
+def test_a_search_gives_both_arms_the_same_and_tests_only_its_winner(monkeypatch):
+    for arm in ("scratch", "additive"):
+        settings = finetune_config(name=arm, pretrained=arm, steps=12, eval_every=6, save_every=12, results="all.jsonl")
+        folder = search_learning_rate(settings, [1e-5, 3e-3])
+        assert folder.name == f"{arm}-0.003"
+    lines = [json.loads(line) for line in Path("all.jsonl").read_text().splitlines()]
+    assert len(lines) == 2 and all(line["test_accuracy"] > 0 for line in lines)
+    for line in lines:
+        searched = line["searched_learning_rates"]
+        assert set(searched) == {"1e-05", "0.003"} and line["validation_accuracy"] == max(searched.values())
+        assert line["config"]["learning_rate"] == 0.003 and line["config"]["arch"] == "resnet18"
+    assert "test_accuracy" not in result_of(Path("runs/scratch-1e-05"))
+    with pytest.raises(SelfieLiteError, match="two learning rates or more, but got .0.1"):
+        search_learning_rate(finetune_config(), [0.1])
+
+
+def test_a_result_carries_its_circumstances(tmp_path):
+    make_data(tmp_path / "cache")
+    pretrain(pretrain_config(steps=2, save_every=2))
+    folder = finetune(finetune_config(pretrained="runs/tiny", arch="", labels=0.5, results="out/results.jsonl"))
+    result = json.loads(Path("out/results.jsonl").read_text())
+    assert result == result_of(folder)
+    assert result["config"]["pretrained"] == "runs/tiny" and result["config"]["arch"] == "resnet18"
+    assert (
+        result["pretraining"]["config"]["steps"] == 2
+        and len(result["pretraining"]["sha256"]["model.safetensors"]) == 64
+    )
+    assert result["training_images"] + result["validation_images"] == 30
+    assert result["environment"]["versions"]["torch"] and result["seconds"] > 0
+    assert FinetuneConfig.from_dict(result["config"]).labels == 0.5
+    assert known_models() == ["additive", "mask_token", "tiny"], "a classifier has no puzzle to show"
+
+
+def test_two_processes_fine_tune_and_write_once():
+    words = ["--from", "scratch", "--arch", "resnet18", "--data", "colours", "--image-size", "16", "--steps", "4"]
+    words += ["--batch-size", "8", "--eval-every", "2", "--precision", "fp32", "--results", "r.jsonl"]
+    start = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "selfie_lite", "finetune"]
+    done = subprocess.run([sys.executable, *start, *words], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("test accuracy") == 1 and len(Path("r.jsonl").read_text().splitlines()) == 1
+    model, test = load_classifier("finetuned"), load_dataset("colours", "test")
+    with torch.no_grad():
+        accuracy = (model(normalize(test.images)).argmax(dim=1) == test.labels).float().mean().item()
+    assert result_of(Path("runs/finetuned"))["test_accuracy"] == pytest.approx(accuracy)
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--from", "runs/none"], "there is no run and no checkpoint in runs/none"),
+        (["--from", "aditive"], "Did you mean 'additive'"),
+        (["--labels", "0"], "above 0 and up to 1, but is 0.0"),
+        (["--labels", "1.2"], "above 0 and up to 1, but is 1.2"),
+        (["--validation", "0.7"], "validation must be above 0 and up to 0.5, but is 0.7"),
+        (["--data", "colours", "--image-size", "16", "--labels", "0.01"], "of class 0 is 0: too few"),
+        (
+            ["--data", "colours", "--image-size", "16", "--batch-size", "500"],
+            "batch_size 500 is more than the 54 images",
+        ),
+        (["--arch", "resnet50"], "P has arch resnet18, but resnet50 was asked for"),
+        (["--preset", "labtop"], "Did you mean 'laptop'"),
+        (["--lables", "0.1"], "--labels"),
+        (["--data", "photos", "--image-size", "224"], "no test part"),
+        (["--search", "0.1"], "two learning rates or more"),
+    ],
+)
+def test_mistakes_are_one_message_before_anything_is_written(words, message, monkeypatch, capsys):
+    assert run(monkeypatch, "finetune", *words) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert message in said and "Traceback" not in said
+    assert not list(Path("runs").glob("*/checkpoint"))
+
+
+def test_other_classes_to_test_on_are_refused():
+    train, test = load_dataset("colours"), load_dataset("sample", "test")
+    with pytest.raises(SelfieLiteError, match="colours has 3 classes to train on and 10 others to test on"):
+        classifier_module.require_same_classes(train, test)
+
+
+def test_another_number_of_classes_is_told(monkeypatch, capsys):
+    with pytest.raises(SelfieLiteError, match="num_classes must be 2 or more, but is 1"):
+        resnet50_classifier(num_classes=1)
+    finetune(finetune_config(test=False))
+    cache = Path("cache/colours")
+    description = json.loads((cache / "dataset.json").read_text())
+    (cache / "dataset.json").write_text(json.dumps(description | {"classes": ["a", "b", "c", "d"]}))
+    with pytest.raises(CheckpointError, match="fc.bias has shape .3,. there and .4,. here. Has colours been"):
+        finetune(finetune_config(test=False, resume="4"))
+
+
+def test_a_classifier_is_no_puzzle_solver_and_the_other_way_round():
+    finetune(finetune_config(test=False))
+    with pytest.raises(CheckpointError, match="fine is a fine-tuned classifier: it has P, but no A"):
+        load_pretrained("fine")
+    with pytest.raises(CheckpointError, match="additive was pretrained, not fine-tuned"):
+        load_classifier("additive")
+    with pytest.raises(CheckpointError, match="learning_rate is 0.001 there and 0.5 here"):
+        finetune(finetune_config(resume="newest", learning_rate=0.5))
+
+
+def test_the_arch_is_that_of_p_whatever_the_preset_says(monkeypatch, tmp_path):
+    PatchNetwork("resnet50", "small").save_pretrained(tmp_path / "p50")
+    words = ["--data", "colours", "--image-size", "16", "--steps", "1", "--batch-size", "4", "--no-test"]
+    assert run(monkeypatch, "finetune", "--from", str(tmp_path / "p50"), *words) == 0
+    assert json.loads(Path("runs/finetuned/config.json").read_text())["arch"] == "resnet50"
+    assert FINETUNE_PRESETS["laptop"].arch == "resnet18"

@@ -1,0 +1,89 @@
+"""Figures show the numbers they are given, in any geometry, and leave no open figures behind."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from selfie_lite import PatchGrid, Selfie, load_dataset
+from selfie_lite.workbook import figures
+
+generator = torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="module", params=["32", "224"])
+def scene(request):
+    small = request.param == "32"
+    grid = PatchGrid(32, 8) if small else PatchGrid(224, 32)
+    image = load_dataset("sample" if small else "photos").images[:1]
+    with torch.no_grad():
+        out = Selfie(grid, "resnet18").eval()(image, generator=generator, return_attention=True)
+    return image[0], grid, out
+
+
+def draw_all(image, grid, out):
+    visible, masked = out.visible[0], out.masked[0]
+    yield figures.draw_images(image.expand(3, -1, -1, -1), ["a", "b", "c"], title="t")
+    yield figures.draw_grid(image, grid, masked, first=1)
+    yield figures.draw_encoder_decoder(image, grid, visible, masked)
+    yield figures.draw_selfie(image, grid, out, asked=1)
+    yield figures.draw_logits(out.logits[0], image, grid, masked)
+    yield figures.draw_puzzle(image, grid, masked, out.logits[0])
+    yield figures.draw_attention(image, grid, visible, masked, out.attention[0, :, 0, 0], ["1", "2", "3"], columns=2)
+    yield figures.draw_counts(torch.arange(grid.count), 3.0, 1.0)
+    yield figures.draw_training(range(3), [1.0, 2.0, 1.5], {0: 0.2, 2: 0.3}, 4)
+    yield figures.draw_origins({"conv1": (100, True), "layer4": (90_000, False), "fc": (0, False)})
+
+
+def test_every_figure_draws_and_none_stays_open(scene):
+    for figure in draw_all(*scene):
+        assert isinstance(figure, Figure)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        pixels = torch.from_numpy(np.array(canvas.buffer_rgba()))[..., :3]
+        assert len(pixels.flatten(0, 1).unique(dim=0)) > 20, "an empty picture"
+    assert plt.get_fignums() == []
+
+
+def test_selfie_bars_are_the_softmax_and_include_the_right_one(scene):
+    image, grid, out = scene
+    for asked in range(out.masked.shape[1]):
+        bars = figures.draw_selfie(image, grid, out, asked=asked).axes[0].child_axes[-1]
+        widths = [bar.get_width() for bar in bars.patches]
+        labels = [label.get_text() for label in bars.get_yticklabels()]
+        right = [width for width, label in zip(widths, labels, strict=True) if "✓" in label]
+        assert right == [pytest.approx(out.logits[0, asked].softmax(0)[asked].item())]
+
+
+def test_curves_and_chance_are_what_was_given():
+    figure = figures.draw_curves({"a": ([1, 2], [3, 4]), "b": ([1, 2], [5, 6])}, "x", "y", chance=0.25)
+    lines = figure.axes[0].get_lines()
+    assert [list(line.get_ydata()) for line in lines[:2]] == [[3, 4], [5, 6]]
+    assert "chance: 0.25" in [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+
+
+def test_puzzle_counts_right_choices(scene):
+    image, grid, out = scene
+    count = out.masked.shape[1]
+    solved = figures.draw_puzzle(image, grid, out.masked[0], torch.eye(count)).axes[2].get_title()
+    shifted = figures.draw_puzzle(image, grid, out.masked[0], torch.eye(count).roll(1, dims=1)).axes[2].get_title()
+    assert solved == f"put together: {count} of {count} right (solid)" and f"0 of {count}" in shifted
+
+
+def test_fractions_show_every_run_of_every_arm_and_the_means():
+    table = [
+        {"arm": arm, "labels": labels, "images": int(1000 * labels), "runs": {0: low, 1: low + 0.2}, "mean": low + 0.1}
+        for arm, low in (("scratch", 0.2), ("additive", 0.3))
+        for labels in (0.1, 1.0)
+    ]
+    figure = figures.draw_fractions(table, chance=0.1)
+    ax = figure.axes[0]
+    scratch, additive, chance = ax.get_lines()
+    assert list(scratch.get_ydata()) == pytest.approx([0.3, 0.3]) and list(chance.get_ydata()) == [0.1, 0.1]
+    points = [tuple(point) for collection in ax.collections for point in collection.get_offsets().tolist()]
+    assert sorted(y for _, y in points) == pytest.approx([0.2] * 2 + [0.3] * 2 + [0.4] * 2 + [0.5] * 2)
+    assert len({x for x, _ in points}) == 4, "arms stand beside each other"
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["100", "1,000"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["scratch", "P of additive", "chance: 0.10"]
