@@ -13,13 +13,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from selfie_lite.training.finetune import FINETUNE_PRESETS, SCRATCH, search_learning_rate
-from selfie_lite.training.finetune import finetune as run_finetuning
 from selfie_lite.data.datasets import KNOWN, data_cache
 from selfie_lite.errors import SelfieLiteError, require_choice, suggestion
+from selfie_lite.training.finetune import FINETUNE_PRESETS, SCRATCH, search_learning_rate
+from selfie_lite.training.finetune import finetune as run_finetuning
+from selfie_lite.training.loop import RUNS
 from selfie_lite.training.pretrain import PRESETS
 from selfie_lite.training.pretrain import pretrain as run_pretraining
-from selfie_lite.training.loop import RUNS
 
 out, err = Console(soft_wrap=True, highlight=False), Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -360,12 +360,12 @@ def inspect(model, compare, data, port, browser):
     """Open the patch inspector alone, as a page (Voilà). Ctrl-C ends it."""
     import nbformat
 
-    from selfie_lite.inspector.panel import PatchInspector
+    from selfie_lite.inspector import PatchInspector
 
     call = repr(PatchInspector(model, data, compare=compare))  # a mistake is told here, not in the page
     page = Path("runs/inspector/inspector.ipynb")
     page.parent.mkdir(parents=True, exist_ok=True)
-    source = f"import os\n\nos.chdir({str(Path.cwd())!r})\nfrom selfie_lite.inspector.panel import PatchInspector\n\n{call}"
+    source = f"import os\n\nos.chdir({str(Path.cwd())!r})\nfrom selfie_lite.inspector import PatchInspector\n\n{call}"
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)], metadata=kernel), page)
     words = ["voila", str(page), f"--port={port}", "--show_tracebacks=False", *([] if browser else ["--no-browser"])]

@@ -30,7 +30,9 @@ def imported(source):
 
 def test_everything_imported_is_a_dependency():
     sources = [
-        path.read_text(encoding="utf-8") for folder in ("selfie_lite", "tests") for path in (ROOT / folder).rglob("*.py")
+        path.read_text(encoding="utf-8")
+        for folder in ("selfie_lite", "tests")
+        for path in (ROOT / folder).rglob("*.py")
     ]
     for path in (ROOT / "nbs").glob("*.ipynb"):
         sources += [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]

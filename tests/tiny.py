@@ -10,8 +10,8 @@ import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from selfie_lite import cli
-from selfie_lite.training.finetune import FinetuneConfig
 from selfie_lite.data.importing import dataset_writer
+from selfie_lite.training.finetune import FinetuneConfig
 from selfie_lite.training.pretrain import PretrainConfig
 
 

@@ -1,0 +1,1 @@
+"""What runs are worth: probes on frozen features, and tables of results."""

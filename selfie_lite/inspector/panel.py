@@ -17,13 +17,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from selfie_lite.workbook import figures
 from selfie_lite.beliefs import Beliefs, fit_image, look
 from selfie_lite.data.datasets import KNOWN, ImageDataset, ImageFiles, data_cache, load_dataset, read_image
 from selfie_lite.errors import DatasetNotFoundError, SelfieLiteError, require_choice
 from selfie_lite.patches import patchify, sample_masks, unpatchify
-from selfie_lite.training.weights import known_models, load_history
 from selfie_lite.selfie import Selfie
+from selfie_lite.training.weights import known_models, load_history
+from selfie_lite.workbook import figures
 
 VIEWS = ["guess", "matrix", "attention", "puzzle", "play"]
 ANY, NOTHING = "any class", "nothing"
@@ -132,7 +132,7 @@ class PatchInspector(widgets.VBox):
     def code(self) -> str:
         """The two lines of Python that rebuild the present view. A model or data set that was not given by name stands
         in them as the variable your_model, your_other_model or your_data, an uploaded image as the name of its file."""
-        return f"from selfie_lite.inspector.panel import PatchInspector\n{self!r}"
+        return f"from selfie_lite.inspector import PatchInspector\n{self!r}"
 
     def __repr__(self) -> str:
         settings = {

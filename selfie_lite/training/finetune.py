@@ -14,13 +14,12 @@ from torch import Tensor
 from torchvision.models import ResNet
 
 from selfie_lite.augment import make_crop, normalize
-from selfie_lite.training.checkpoint import CheckpointError
 from selfie_lite.data.datasets import ImageDataset, ImageFiles, load_dataset
 from selfie_lite.errors import SelfieLiteError
 from selfie_lite.machine import environment
 from selfie_lite.patch_network import PatchNetwork, make_resnet
-from selfie_lite.training.weights import load_patch_network, read_checkpoint, read_source
 from selfie_lite.selfie import Selfie
+from selfie_lite.training.checkpoint import CheckpointError
 from selfie_lite.training.loop import (
     Batches,
     TrainingConfig,
@@ -33,6 +32,7 @@ from selfie_lite.training.loop import (
     train,
     write_report,
 )
+from selfie_lite.training.weights import load_patch_network, read_checkpoint, read_source
 
 SCRATCH = "scratch"
 

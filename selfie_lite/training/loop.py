@@ -25,10 +25,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from selfie_lite.training.checkpoint import CheckpointError, find_checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
 from selfie_lite.data.datasets import ImageDataset, ImageFiles
 from selfie_lite.errors import SelfieLiteError, require_choice, suggestion
 from selfie_lite.machine import best_device, environment
+from selfie_lite.training.checkpoint import (
+    CheckpointError,
+    find_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 RUNS = Path("runs")
 

@@ -10,14 +10,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from selfie_lite.training.checkpoint import CheckpointError, checkpoint_damage, find_checkpoint, list_checkpoints
 from selfie_lite.data.datasets import BUNDLED
 from selfie_lite.data.importing import file_sha256
 from selfie_lite.errors import SelfieLiteError, require_choice
 from selfie_lite.patch_network import PatchNetwork
-from selfie_lite.training.pretrain import PretrainConfig, make_model
 from selfie_lite.selfie import Selfie
+from selfie_lite.training.checkpoint import CheckpointError, checkpoint_damage, find_checkpoint, list_checkpoints
 from selfie_lite.training.loop import RUNS
+from selfie_lite.training.pretrain import PretrainConfig, make_model
 
 BUNDLED_MODELS = ("additive", "mask_token")
 

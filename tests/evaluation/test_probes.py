@@ -9,7 +9,14 @@ import torch
 
 from selfie_lite import PatchNetwork, SelfieLiteError, load_dataset
 from selfie_lite.augment import normalize
-from selfie_lite.evaluation.probes import embed, evaluate_features, fraction_table, knn_accuracy, linear_probe, read_results
+from selfie_lite.evaluation.probes import (
+    embed,
+    evaluate_features,
+    fraction_table,
+    knn_accuracy,
+    linear_probe,
+    read_results,
+)
 
 rng = np.random.default_rng(0)
 

@@ -5,8 +5,8 @@ import json
 import pytest
 import tiny
 
-from selfie_lite.evaluation.results import compare_runs
 from selfie_lite.errors import SelfieLiteError
+from selfie_lite.evaluation.results import compare_runs
 
 
 def write_run(folder, accuracy, reached=None, **changes):

@@ -285,7 +285,7 @@ def test_a_view_is_taken_away(lab, folder):
     (file,) = (folder / "nbs" / "runs" / "inspector").glob("*.png")
     assert Image.open(file).width > 300
     lines = inspector.get_by_label("rebuild", exact=True).input_value()
-    assert lines.startswith("from selfie_lite.inspector.panel import PatchInspector\nPatchInspector('mask_token', 'photos', ")
+    assert lines.startswith("from selfie_lite.inspector import PatchInspector\nPatchInspector('mask_token', 'photos', ")
 
 
 def test_upload_and_its_errors(either, tmp_path):

@@ -16,9 +16,9 @@ from tiny import config, make_data
 from selfie_lite import PatchGrid, Selfie, SelfieLiteError, cli, load_dataset
 from selfie_lite.beliefs import fit_image, look
 from selfie_lite.benchmarks.pretraining import time_inspector
+from selfie_lite.inspector.panel import ANY, ASK, HIDE, NOTHING, VIEWS, PatchInspector, _open_model
 from selfie_lite.training.pretrain import pretrain
 from selfie_lite.training.weights import load_history, load_pretrained
-from selfie_lite.inspector.panel import ANY, ASK, HIDE, NOTHING, VIEWS, PatchInspector, _open_model
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -14,8 +14,8 @@ from tiny import run_command as run
 from torch import nn
 
 from selfie_lite import PatchGrid, PatchNetwork, Selfie, SelfieLiteError, load_dataset
-from selfie_lite.training import finetune as classifier_module
 from selfie_lite.augment import normalize
+from selfie_lite.training import finetune as classifier_module
 from selfie_lite.training.checkpoint import CheckpointError, find_checkpoint, list_checkpoints, load_checkpoint
 from selfie_lite.training.finetune import (
     FINETUNE_PRESETS,

@@ -19,7 +19,6 @@ from tiny import config, make_data
 from selfie_lite import Selfie, SelfieLiteError, cli, load_dataset
 from selfie_lite.training import loop as training_module
 from selfie_lite.training.checkpoint import CheckpointError, find_checkpoint, list_checkpoints
-from selfie_lite.training.pretrain import PRESETS, PretrainConfig, make_model, pretrain, split_held_out
 from selfie_lite.training.loop import (
     Batches,
     NonFiniteLossError,
@@ -28,6 +27,7 @@ from selfie_lite.training.loop import (
     make_accelerator,
     make_optimizer,
 )
+from selfie_lite.training.pretrain import PRESETS, PretrainConfig, make_model, pretrain, split_held_out
 
 HERE = Path(__file__).parent.parent
 

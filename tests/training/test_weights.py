@@ -14,10 +14,10 @@ from torch import nn
 
 from selfie_lite import PatchNetwork, load_dataset, sample_masks
 from selfie_lite.augment import normalize
-from selfie_lite.training.checkpoint import CheckpointError, checkpoint_damage, find_checkpoint
-from selfie_lite.training.finetune import finetune, load_classifier
 from selfie_lite.data.datasets import BUNDLED
 from selfie_lite.errors import SelfieLiteError
+from selfie_lite.training.checkpoint import CheckpointError, checkpoint_damage, find_checkpoint
+from selfie_lite.training.finetune import finetune, load_classifier
 from selfie_lite.training.pretrain import make_model, pretrain
 from selfie_lite.training.weights import (
     BUNDLED_MODELS,

@@ -1,0 +1,205 @@
+"""Files and folders that are written whole or not at all, locks, and SHA-256: the one way in which this library writes.
+
+What is being written lies beside its place under a hidden name, is flushed to the disk, and is renamed when complete.
+"""
+
+import errno
+import hashlib
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from uuid import uuid4
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+
+from selfie_lite.errors import SelfieLiteError
+
+WRITING, REPLACED = ".writing", ".replaced"
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a small file whole or not at all; text as UTF-8."""
+    with whole_file(path) as work:
+        work.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Gives a path to write to; when the block ends, the file there takes the place of `path`. If the block fails,
+    `path` stays as it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(path.parent)
+    work = _beside(path, WRITING)
+    try:
+        yield work
+        os.chmod(work, _file_mode())
+        flush(work)
+        try:
+            os.replace(work, path)
+        except OSError as error:  # a file mounted into a container can be written, but not replaced
+            if error.errno not in (errno.EXDEV, errno.EBUSY):
+                raise
+            shutil.copyfile(work, path)
+        flush(path.parent)
+    finally:
+        work.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(place: Path, last: str) -> Iterator[Path]:
+    """Gives a new folder to fill; when the block ends, it takes the place of the folder `place`, if there is one. If
+    the block fails, or is killed, `place` stays as it was, or comes back with the next call of `clear_leftovers`.
+
+    Args:
+        last: the file of it that says what the others should be. Where a folder cannot be renamed (a mount, some
+            overlays), its files are exchanged one by one, this one first taken away and last put back.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(place.parent)
+    work = _beside(place, WRITING)
+    work.mkdir()
+    try:
+        yield work
+        for path in work.rglob("*"):
+            if path.is_file():
+                os.chmod(path, _file_mode())
+            flush(path)
+        flush(work)
+        _move_folder(work, place, last)
+        flush(place.parent)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what killed processes of this machine left half written in `folder`, and put back what they had moved
+    aside but not yet replaced."""
+    for leftover in folder.glob(".[wr]*-*-*-*"):
+        owner, _, name = leftover.name.partition("~")
+        kind, _, rest = owner.partition("-")
+        host, pid, _ = rest.rsplit("-", 2)
+        if kind not in (WRITING, REPLACED) or host != platform.node() or is_running(pid):
+            continue
+        if kind == REPLACED and not (folder / name).exists():
+            os.replace(leftover, folder / name)
+        elif leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                leftover.unlink()
+
+
+def flush(path: Path) -> None:
+    """Wait until a file or folder is on the disk; a folder only where that can be asked for (not on Windows, nor on
+    some network mounts)."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        if path.is_dir():
+            return
+        raise
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(folder: Path, refusal: str) -> Iterator[None]:
+    """Only one process at a time is inside the block for this folder. The lock ends with the process that holds it,
+    however that ends.
+
+    Raises:
+        SelfieLiteError: with the sentence `refusal`, if another process is inside.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise SelfieLiteError(refusal) from None
+    except NotImplementedError:  # some network mounts have no locks
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a write failed because the disk, or a quota, has no room; whichever library says so."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, SafetensorError | RuntimeError):  # they keep the system's words, not its number
+        said = str(error).lower()
+        return any(words in said for words in ("no space left", "quota exceeded", "os error 28)", "os error 122)"))
+    return False
+
+
+def is_running(pid: str) -> bool:
+    """Whether there is a process of this number on this machine."""
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, OverflowError, ProcessLookupError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _beside(path: Path, kind: str) -> Path:
+    """A hidden name in the same folder, short whatever `path` is called, that says which process it belongs to."""
+    return path.with_name(f"{kind}-{platform.node()}-{os.getpid()}-{uuid4().hex[:8]}")
+
+
+def _file_mode() -> int:
+    """What a new file may have here: some libraries make theirs for their owner alone, whatever the umask."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
+
+
+def _move_folder(work: Path, place: Path, last: str) -> None:
+    if not (place.is_symlink() or place.exists()):
+        os.replace(work, place)
+        return
+    old = _beside(place, REPLACED)
+    old = old.with_name(f"{old.name}~{place.name}")  # a name that clear_leftovers can give back
+    try:
+        os.replace(place, old)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EBUSY):
+            raise
+        _exchange_files(work, place, last)
+        return
+    try:
+        os.replace(work, place)
+    except OSError:
+        os.replace(old, place)
+        raise
+    if old.is_symlink():
+        old.unlink()
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange_files(work: Path, place: Path, last: str) -> None:
+    (place / last).unlink(missing_ok=True)
+    for path in place.iterdir():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    for path in sorted(work.iterdir(), key=lambda path: path.name == last):
+        shutil.move(path, place / path.name)
+        flush(place / path.name)
+    flush(place)
