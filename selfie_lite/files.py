@@ -1,14 +1,16 @@
-"""Files and folders that are written whole or not at all, locks, and SHA-256: the one way in which this library writes.
+"""Files and folders that are written whole or not at all, locks, SHA-256, and JSON that is checked when it is read: the
+one way in which this library writes, and reads what it or others wrote.
 
 What is being written lies beside its place under a hidden name, is flushed to the disk, and is renamed when complete.
 """
 
 import errno
 import hashlib
+import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -19,6 +21,7 @@ from safetensors import SafetensorError
 from selfie_lite.errors import SelfieLiteError
 
 WRITING, REPLACED = ".writing", ".replaced"
+CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EIO)
 
 
 def sha256(path: Path) -> str:
@@ -139,6 +142,69 @@ def locked(folder: Path, refusal: str) -> Iterator[None]:
         lock.release()
 
 
+def read_json(path: Path, what: str, needs: Mapping[str, type | tuple[type, ...]]) -> dict:
+    """An object from a JSON file that ours or others wrote.
+
+    Args:
+        what: it should be, for the error, "a checkpoint's description" say.
+        needs: the keys that it must have, and the type of each value; more may be there.
+
+    Raises:
+        SelfieLiteError: if it is not there, no JSON, or of another form.
+    """
+    try:
+        return _checked(json.loads(path.read_text(encoding="utf-8")), needs)
+    except OSError as error:
+        raise SelfieLiteError(f"{path} cannot be read ({words_of(error)}).") from None
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError too
+        raise SelfieLiteError(f"{path} is not {what}, or damaged: {error}") from None
+
+
+def read_json_lines(path: Path, what: str, needs: Mapping[str, type | tuple[type, ...]]) -> list[dict]:
+    """The objects of a JSON-lines file, one a line, as `read_json`. A last line without its end, which a killed process
+    leaves, is passed over.
+
+    Raises:
+        SelfieLiteError: naming the line that is wrong.
+    """
+    try:
+        texts = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise SelfieLiteError(f"{path} cannot be read ({words_of(error)}).") from None
+    lines = []
+    for number, text in enumerate(texts, 1):
+        try:
+            if text.strip():
+                lines.append(_checked(json.loads(text.decode("utf-8")), needs))
+        except (ValueError, RecursionError) as error:
+            if number < len(texts):
+                raise SelfieLiteError(f"{path}, line {number}, is not {what}, or damaged: {error}") from None
+    return lines
+
+
+def words_of(error: OSError) -> str:
+    """What the system said, without Python's number, and of which file."""
+    said = (error.strerror or str(error)).lower()
+    return f"{error.filename}: {said}" if error.filename else said
+
+
+@contextmanager
+def disk_errors_in_words(folder: Path, lost: str) -> Iterator[None]:
+    """What fails in the block because `folder` is full or cannot be written ends in a sentence; other errors pass.
+
+    Args:
+        lost: one sentence, what was not written and what is still there.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if is_full(error):
+            raise SelfieLiteError(f"the disk of {folder} is full, or a quota is. {lost}") from None
+        if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
+            raise SelfieLiteError(f"{folder} cannot be written ({words_of(error)}). {lost}") from None
+        raise
+
+
 def is_full(error: BaseException) -> bool:
     """Whether a write failed because the disk, or a quota, has no room; whichever library says so."""
     if isinstance(error, OSError):
@@ -158,6 +224,18 @@ def is_running(pid: str) -> bool:
     except PermissionError:
         pass
     return True
+
+
+def _checked(value: object, needs: Mapping[str, type | tuple[type, ...]]) -> dict:
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds {type(value).__name__}, not an object with names.")
+    for name, kind in needs.items():
+        if name not in value:
+            raise ValueError(f"it has no '{name}'.")
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        if not isinstance(value[name], kinds) or (isinstance(value[name], bool) and bool not in kinds):
+            raise ValueError(f"'{name}' is {str(value[name])[:80]!r}, not {' or '.join(k.__name__ for k in kinds)}.")
+    return value
 
 
 def _beside(path: Path, kind: str) -> Path:

@@ -9,7 +9,7 @@ import sys
 import pytest
 from safetensors import SafetensorError
 
-from selfie_lite import files
+from selfie_lite import SelfieLiteError, files
 
 
 def names(folder):
@@ -135,3 +135,36 @@ def test_one_process_at_a_time(tmp_path):
 )
 def test_whichever_library_says_that_the_disk_is_full(error, full):
     assert files.is_full(error) is full
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[1]", "list"), (b"{", "damaged"), (b"\xff{}", "damaged"), (b'{"a": 1}', "no 'b'"),
+        (b'{"a": "1", "b": "x"}', "'a' is '1', not int or float"), (b'{"a": true, "b": "x"}', "'a' is 'True'"),
+        (b"[" * 100_000, "damaged"),
+    ],
+)  # fmt: skip
+def test_json_of_another_form_is_told_in_one_sentence(tmp_path, content, said):
+    needs = {"a": (int, float), "b": str}
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(SelfieLiteError, match=said):
+        files.read_json(tmp_path / "a.json", "a result", needs)
+    (tmp_path / "a.jsonl").write_bytes(b'{"a": 1, "b": "x"}\n' + content + b"\n")
+    with pytest.raises(SelfieLiteError, match="line 2"):
+        files.read_json_lines(tmp_path / "a.jsonl", "a result", needs)
+    with pytest.raises(SelfieLiteError, match="no such file"):
+        files.read_json(tmp_path / "none.json", "a result", needs)
+
+
+def test_json_lines_whose_end_a_killed_process_did_not_write(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'{"a": 1}\n\n{"a": 2}\n{"a"')
+    assert files.read_json_lines(tmp_path / "a.jsonl", "a result", {"a": int}) == [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(errno.EDQUOT, "full, or a quota"), (errno.EROFS, "cannot be written"), (errno.EINVAL, None)]
+)
+def test_disk_errors_end_in_a_sentence(tmp_path, number, said):
+    with pytest.raises(SelfieLiteError if said else OSError, match=said), files.disk_errors_in_words(tmp_path, "Lost."):
+        raise OSError(number, os.strerror(number), "x")
