@@ -340,7 +340,7 @@ def bench_pretrain(preset, arch, batch_size, parts, rounds, seconds, file):
 )
 def bench_inspector(rounds, file):
     """Time from a change of a control of the patch inspector to the new picture, with the bundled models."""
-    from selfie_lite.benchmarks.pretraining import time_inspector
+    from selfie_lite.benchmarks.inspector import time_inspector
 
     result = time_inspector(rounds)
     table = Table("change", "milliseconds", "slowest")

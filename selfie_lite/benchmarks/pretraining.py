@@ -1,20 +1,13 @@
-"""How fast a pretraining step is, rung by rung, and how far from what the machine could do.
-
-Everything compared is timed in one run, in turns: each round times every candidate once, in a new order, so that a
-machine which slows down or is shared slows all of them. Results are medians over the rounds, with the lowest and the
-highest; ratios are taken within a round.
-"""
+"""How fast a pretraining step is, rung by rung, and how far from what the machine could do."""
 
 import json
 import multiprocessing
-import random
 import re
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -28,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
 from selfie_lite.augment import MEAN, STD, normalize
+from selfie_lite.benchmarks.timing import in_turns, speeds, spread
 from selfie_lite.data.datasets import BUNDLED, ImageDataset, ImageFiles, load_dataset
 from selfie_lite.data.importing import dataset_writer
 from selfie_lite.errors import SelfieLiteError, require_choice
@@ -70,58 +64,6 @@ def bench_pretraining(
             say(part)
             result[part] = PARTS[part](config, turns)
     return result
-
-
-# Timing
-
-
-def in_turns(
-    candidates: dict[str, Callable[[], None]], rounds: int, seconds: float, say: Callable[[str], None]
-) -> dict[str, list[float]]:
-    """Seconds for one call of each candidate, once a round, in a new order every round, after two calls to warm up."""
-    calls = {}
-    for name, call in candidates.items():
-        say(f"  {name}: warming up")
-        call()
-        calls[name] = max(1, int(seconds / timed(call, 1)))
-    times: dict[str, list[float]] = {name: [] for name in candidates}
-    order = random.Random(0)
-    for number in range(rounds):
-        say(f"  round {number + 1} of {rounds}")
-        for name in order.sample(list(candidates), len(candidates)):
-            times[name].append(timed(candidates[name], calls[name]))
-    return times
-
-
-def timed(call: Callable[[], None], count: int) -> float:
-    _wait()
-    start = time.perf_counter()
-    for _ in range(count):
-        call()
-    _wait()
-    return (time.perf_counter() - start) / count
-
-
-def _wait() -> None:
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
-
-
-def spread(values: Iterable[float]) -> dict[str, float]:
-    """Median, lowest and highest, to four digits."""
-    values = list(values)
-    three = {"median": statistics.median(values), "low": min(values), "high": max(values)}
-    return {name: float(f"{value:.4g}") for name, value in three.items()}
-
-
-def speeds(times: dict[str, list[float]], images: int | dict[str, int], base: str) -> dict[str, dict]:
-    """Images/s of every candidate, and its speed as a multiple of `base`'s in the same round."""
-    rows = {}
-    for name, row in times.items():
-        count = {key: images[key] if isinstance(images, dict) else images for key in (name, base)}
-        ratios = [count[name] / own * other / count[base] for own, other in zip(row, times[base], strict=True)]
-        rows[name] = {"images_per_second": spread(count[name] / t for t in row), f"times_{base}": spread(ratios)}
-    return rows
 
 
 # What is timed
@@ -462,30 +404,6 @@ PARTS = {
     "processes": bench_processes,
     "input": bench_input,
 }
-
-
-def time_inspector(rounds: int) -> dict:
-    """Milliseconds from a change of a control of the patch inspector to its new picture, in the kernel; each control
-    in turn, `rounds` times, between values that differ; the first, which finds the layout, is not counted."""
-    from selfie_lite.inspector.panel import NOTHING, VIEWS, PatchInspector
-
-    inspector, changes = PatchInspector(), {}
-    settings = [(view, NOTHING) for view in VIEWS] + [(view, "mask_token") for view in VIEWS]
-    for turn in range(rounds + 1):
-        for view, compared in settings:
-            inspector.compare_name.value, inspector.view.value = compared, view
-            for name, control in {
-                "image": inspector.image_number, "seed": inspector.seed, "location": inspector.location
-            }.items():  # fmt: skip
-                value = inspector.masked[turn % 4] if name == "location" else turn + len(view) + 20 * len(compared)
-                start, drawn = time.perf_counter(), inspector.renders
-                control.value = value
-                seconds = time.perf_counter() - start
-                label = f"{name}, view {view}" + ("" if compared == NOTHING else ", two models")
-                if turn and inspector.renders > drawn:
-                    changes.setdefault(label, []).append(1000 * seconds)
-    rows = [{"change": label, "milliseconds": spread(values)} for label, values in changes.items()]
-    return {"environment": environment(), "rounds": rounds, "changes": rows}
 
 
 def tables(result: dict) -> list[tuple[str, list[str], list[list[str]]]]:

@@ -15,7 +15,6 @@ from tiny import config, make_data
 
 from selfie_lite import PatchGrid, Selfie, SelfieLiteError, cli, load_dataset
 from selfie_lite.beliefs import fit_image, look
-from selfie_lite.benchmarks.pretraining import time_inspector
 from selfie_lite.inspector.panel import ANY, ASK, HIDE, NOTHING, VIEWS, PatchInspector, _open_model
 from selfie_lite.training.pretrain import pretrain
 from selfie_lite.training.weights import load_history, load_pretrained
@@ -365,13 +364,6 @@ def test_images_are_cut_square_and_shrunk():
     image[:, :, 32:96] = 200
     fitted = fit_image(image, PatchGrid(32, 8))
     assert fitted.shape == (3, 32, 32) and (fitted == 200).all()
-
-
-def test_bench_inspector_times_every_view():
-    result = time_inspector(rounds=1)
-    labels = {row["change"] for row in result["changes"]}
-    assert {f"image, view {view}{two}" for view in VIEWS for two in ("", ", two models")} <= labels
-    assert all(0 < row["milliseconds"]["median"] < 60_000 for row in result["changes"])
 
 
 def test_the_page_is_refused_for_a_model_that_is_not_there(monkeypatch, capsys, tmp_path):
