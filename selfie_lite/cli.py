@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from selfie_lite.data.datasets import KNOWN, data_cache
+from selfie_lite.data.catalog import KNOWN, data_cache
 from selfie_lite.errors import SelfieLiteError, require_choice, suggestion
 from selfie_lite.training.finetune import FINETUNE_PRESETS, SCRATCH, search_learning_rate
 from selfie_lite.training.finetune import finetune as run_finetuning
@@ -276,7 +276,7 @@ def download(name, replace):
 @data.command("list")
 def list_():
     """The data sets: what is here, and what could be."""
-    from selfie_lite.data.importing import installed_datasets
+    from selfie_lite.data.catalog import installed_datasets
 
     installed = installed_datasets()
     table = Table("name", "images here", "what it is")
@@ -291,7 +291,8 @@ def list_():
 @click.argument("names", nargs=-1)
 def verify(names):
     """Compare the files of data sets (default: all that are here) with the SHA-256 written when they were made."""
-    from selfie_lite.data.importing import installed_datasets, verify_dataset
+    from selfie_lite.data.catalog import installed_datasets
+    from selfie_lite.data.importing import verify_dataset
 
     damaged = 0
     for name in names or installed_datasets():

@@ -79,6 +79,6 @@ def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("selfie_lite.data.importing.installed_datasets", stop)
+    monkeypatch.setattr("selfie_lite.data.catalog.installed_datasets", stop)
     assert run(monkeypatch, "data", "list") == 130
     assert "Traceback" not in capsys.readouterr().err

@@ -22,7 +22,8 @@ from torchvision.transforms import v2
 
 from selfie_lite.augment import MEAN, STD, normalize
 from selfie_lite.benchmarks.timing import in_turns, speeds, spread
-from selfie_lite.data.datasets import BUNDLED, ImageDataset, ImageFiles, load_dataset
+from selfie_lite.data.catalog import BUNDLED
+from selfie_lite.data.datasets import ImageDataset, ImageFiles, load_dataset
 from selfie_lite.data.importing import dataset_writer
 from selfie_lite.errors import SelfieLiteError, require_choice
 from selfie_lite.loss import masked_patch_logits

@@ -1,12 +1,9 @@
 """Turn a folder of images, or a download, into arrays in data_cache/, once; and check them later."""
 
-import errno
 import hashlib
 import json
 import os
-import platform
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,11 +15,12 @@ import torchvision
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader, Dataset
 
-from selfie_lite.data.datasets import BUNDLED, KNOWN, data_cache, find_images, how_to_get, is_plain_name, read_image
+from selfie_lite.data.catalog import KNOWN, data_cache, how_to_get, installed_datasets, is_plain_name
+from selfie_lite.data.images import find_images, read_image
 from selfie_lite.errors import DatasetNotFoundError, SelfieLiteError, UnreadableImageError, suggestion
+from selfie_lite.files import disk_errors_in_words, sha256, whole_folder, write_file
 
 BATCH = 64  # images that a worker process hands over at a time
-OLD = "_old"  # ends the name of a data set that is being replaced
 
 
 def import_folder(
@@ -57,25 +55,10 @@ def import_folder(
     size = image_size if image_size is not None else 32 if name == "cifar10" else 224
     if size < 1:
         raise SelfieLiteError(f"--size is a number of pixels, 1 or more, but is {size}.")
-    workers = min(os.cpu_count() or 1, 8) if workers is None else workers
     found = find_images(folder)
-    total = sum(len(paths) for paths, _, _ in found.values())
-    classes = found["train"][2]
-    skipped: list[str] = []
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("images,"),
-        TimeRemainingColumn(),
-    )
-    with dataset_writer(name, size, classes, bytes_needed=total * 3 * size**2, replace=replace) as write, progress:
-        task = progress.add_task(f"importing {name}", total=total)
-        for split, (paths, labels, _) in found.items():
-            advance = partial(progress.advance, task)
-            write(split, _decode(paths, labels, size, workers, skipped if skip_unreadable else None, advance))
-        counts = write.counts
-    return counts, skipped
+    needed = sum(len(paths) for paths, _, _ in found.values()) * 3 * size**2
+    with dataset_writer(name, size, found["train"][2], needed, replace) as write:
+        return _read_all(write, found, workers, skip_unreadable)
 
 
 def download_dataset(name: str, replace: bool = False) -> dict[str, int]:
@@ -87,8 +70,9 @@ def download_dataset(name: str, replace: bool = False) -> dict[str, int]:
     if name not in ("cifar10", "imagenette"):
         ways = how_to_get(name) if name in KNOWN else suggestion(name, ["cifar10", "imagenette"]).strip()
         raise DatasetNotFoundError(f"'{name}' cannot be downloaded. {ways}")
-    _refuse_taken(name, replace)
-    with _work_folder(name, bytes_needed=0) as raw:
+    with dataset_writer(name, 32 if name == "cifar10" else 224, [], 0, replace) as write:
+        raw = write.folder / "raw"
+        raw.mkdir()
         try:
             if name == "cifar10":
                 sets = {s: torchvision.datasets.CIFAR10(raw, s == "train", download=True) for s in ("train", "test")}
@@ -97,100 +81,65 @@ def download_dataset(name: str, replace: bool = False) -> dict[str, int]:
                     torchvision.datasets.Imagenette(raw, split, size="320px", download=True)
         except (OSError, RuntimeError) as error:
             raise DatasetNotFoundError(f"the download of {name} failed: {error}\n{how_to_get(name)}") from None
-        if name == "imagenette":
-            return import_folder(name, next(raw.glob("imagenette2*/")), replace=replace)[0]
-        needed = sum(dataset.data.nbytes for dataset in sets.values())
-        with dataset_writer(name, 32, sets["train"].classes, needed, replace) as write:
+        if name == "cifar10":
+            write.classes = sets["train"].classes
             for split, dataset in sets.items():
                 write(split, [(dataset.data.transpose(0, 3, 1, 2), np.array(dataset.targets))])
-            return write.counts
+        else:
+            found = find_images(next(raw.glob("imagenette2*/")))
+            write.classes = found["train"][2]
+            _read_all(write, found, None, False)
+        shutil.rmtree(raw)
+    return write.counts
+
+
+class DatasetWriter:
+    """Writes the parts of a data set into `folder`: write(split, batches of (images (B, 3, H, W) uint8, labels))."""
+
+    def __init__(self, folder: Path, name: str, image_size: int, classes: list[str]):
+        self.folder, self.name, self.image_size, self.classes = folder, name, image_size, list(classes)
+        self.counts: dict[str, int] = {}
+        self.sha256: dict[str, str] = {}
+
+    def __call__(self, split: str, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
+        images_file, labels_file = f"{split}_images.bin", f"{split}_labels.npy"
+        labels, digest = [], hashlib.sha256()
+        with open(self.folder / images_file, "wb") as file:
+            for images, batch_labels in batches:
+                pixels = np.ascontiguousarray(images).data
+                file.write(pixels)
+                digest.update(pixels)
+                labels.append(batch_labels)
+        all_labels = np.concatenate(labels).astype(np.int64)
+        np.save(self.folder / labels_file, all_labels)
+        self.sha256 |= {images_file: digest.hexdigest(), labels_file: sha256(self.folder / labels_file)}
+        self.counts[split] = len(all_labels)
+
+    def describe(self) -> None:
+        description = {"name": self.name, "image_size": self.image_size, "classes": self.classes}
+        description |= {"counts": self.counts, "sha256": self.sha256}
+        write_file(self.folder / "dataset.json", json.dumps(description, indent=1))
 
 
 @contextmanager
-def dataset_writer(name: str, image_size: int, classes: list[str], bytes_needed: int, replace: bool = False):
+def dataset_writer(
+    name: str, image_size: int, classes: list[str], bytes_needed: int, replace: bool = False
+) -> Iterator[DatasetWriter]:
     """Gives a function write(split, batches of (images (B, 3, H, W) uint8, labels (B,))); the data set appears under
     its name when the block ends, and nothing of it does if the block fails."""
     _refuse_taken(name, replace)
-    with _work_folder(name, bytes_needed) as folder:
-        write = _Writer(folder)
-        yield write
-        description = {"name": name, "image_size": image_size, "classes": list(classes)}
-        description |= {"counts": write.counts, "sha256": write.sha256}
-        _write_durably(folder / "dataset.json", [json.dumps(description, indent=1).encode()])
-        _move_into_place(folder, data_cache() / name)
-
-
-@contextmanager
-def _work_folder(name: str, bytes_needed: int) -> Iterator[Path]:
-    """A hidden folder in data_cache/ that is gone when the block ends, however it ends. What killed imports of this
-    name left behind is cleared away first."""
     cache = data_cache()
-    mine = f".importing-{name}-{platform.node()}"
-    folder = None
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        for leftover in cache.glob(f"{mine}-*-*"):
-            stem, pid, _ = leftover.name.rsplit("-", 2)
-            if stem != mine or _is_running(pid):
-                continue
-            if leftover.name.endswith(OLD) and not (cache / name).exists():
-                os.replace(leftover, cache / name)  # killed between the two renames of _move_into_place
-            shutil.rmtree(leftover, ignore_errors=True)
+    kept = f"Nothing of '{name}' was kept and nothing else was touched. Point SELFIE_LITE_DATA at a place with room."
+    with disk_errors_in_words(cache, kept), whole_folder(cache / name, "dataset.json") as work:
         free = shutil.disk_usage(cache).free
         if bytes_needed > free:
             raise SelfieLiteError(
                 f"'{name}' takes {bytes_needed / 1e9:.1f} GB, but {cache} has {free / 1e9:.1f} GB left. "
                 "Make room, or point SELFIE_LITE_DATA at another disk."
             )
-        folder = Path(tempfile.mkdtemp(prefix=f"{mine}-{os.getpid()}-", dir=cache))
-        folder.chmod(0o755)
-        yield folder
-    except PermissionError as error:
-        raise SelfieLiteError(
-            f"{error.filename or cache} cannot be written. Point SELFIE_LITE_DATA at a folder of your own."
-        ) from None
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise SelfieLiteError(
-            f"the disk of {cache} is full. Nothing of '{name}' was kept and nothing else was touched. "
-            "Make room, or point SELFIE_LITE_DATA at another disk."
-        ) from None
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-class _Writer:
-    def __init__(self, folder: Path):
-        self.folder, self.counts, self.sha256 = folder, {}, {}
-
-    def __call__(self, split: str, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
-        labels: list[np.ndarray] = []
-
-        def pixels() -> Iterator[bytes]:
-            for images, batch_labels in batches:
-                labels.append(batch_labels)
-                yield np.ascontiguousarray(images).tobytes()
-
-        images_file, labels_file = f"{split}_images.bin", f"{split}_labels.npy"
-        self.sha256[images_file] = _write_durably(self.folder / images_file, pixels())
-        all_labels = np.concatenate(labels).astype(np.int64)
-        np.save(self.folder / labels_file, all_labels)
-        self.sha256[labels_file] = file_sha256(self.folder / labels_file)
-        self.counts[split] = len(all_labels)
-
-
-def installed_datasets() -> dict[str, dict]:
-    """The descriptions (dataset.json) of the bundled and imported data sets, by name."""
-    found = {}
-    for path in [*sorted(BUNDLED.glob("[!.]*/dataset.json")), *sorted(data_cache().glob("[!.]*/dataset.json"))]:
-        try:
-            description = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:  # listed, and reported by verify_dataset
-            description = {"counts": {}, "image_size": 0, "sha256": {path.name: "damaged"}}
-        found[path.parent.name] = description | {"folder": path.parent}
-    return found
+        write = DatasetWriter(work, name, image_size, classes)
+        yield write
+        write.describe()
 
 
 def verify_dataset(name: str) -> list[str]:
@@ -204,13 +153,8 @@ def verify_dataset(name: str) -> list[str]:
     return [
         file
         for file, expected in installed[name]["sha256"].items()
-        if not (folder / file).is_file() or file_sha256(folder / file) != expected
+        if not (folder / file).is_file() or sha256(folder / file) != expected
     ]
-
-
-def file_sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _Decoder(Dataset):
@@ -233,6 +177,22 @@ def _pack(items: list) -> tuple[int, np.ndarray | None, np.ndarray, list[str]]:
     good = [(image, label) for image, label in items if label is not None]
     images = np.stack([image for image, _ in good]) if good else None
     return len(items), images, np.array([label for _, label in good]), [text for text, label in items if label is None]
+
+
+def _read_all(write: DatasetWriter, found: dict, workers: int | None, skip: bool) -> tuple[dict[str, int], list[str]]:
+    """Write every image that was found; gives the counts, and what was said of each image left out."""
+    workers = min(os.cpu_count() or 1, 8) if workers is None else workers
+    skipped: list[str] = []
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("images,"),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns) as progress:
+        task = progress.add_task(f"importing {write.name}", total=sum(len(paths) for paths, _, _ in found.values()))
+        for split, (paths, labels, _) in found.items():
+            advance = partial(progress.advance, task)
+            write(split, _decode(paths, labels, write.image_size, workers, skipped if skip else None, advance))
+    return write.counts, skipped
 
 
 def _decode(
@@ -271,41 +231,3 @@ def _refuse_taken(name: str, replace: bool) -> None:
         raise SelfieLiteError(
             f"{data_cache() / name} is already there. To put the new one in its place, add --replace."
         )
-
-
-def _is_running(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ValueError, OverflowError, ProcessLookupError):
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _move_into_place(folder: Path, place: Path) -> None:
-    old = folder.with_name(folder.name + OLD)
-    taken = place.is_symlink() or place.exists()
-    if taken:
-        os.replace(place, old)
-    try:
-        os.replace(folder, place)
-    except OSError:
-        if taken:
-            os.replace(old, place)
-        raise
-    if old.is_symlink():
-        old.unlink()
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _write_durably(path: Path, chunks: Iterable[bytes]) -> str:
-    """Write the chunks, wait until they are on the disk, give their SHA-256."""
-    digest = hashlib.sha256()
-    with open(path, "wb") as file:
-        for chunk in chunks:
-            file.write(chunk)
-            digest.update(chunk)
-        file.flush()
-        os.fsync(file.fileno())
-    return digest.hexdigest()

@@ -18,7 +18,9 @@ from PIL import Image
 from torch import Tensor
 
 from selfie_lite.beliefs import Beliefs, fit_image, look
-from selfie_lite.data.datasets import KNOWN, ImageDataset, ImageFiles, data_cache, load_dataset, read_image
+from selfie_lite.data.catalog import KNOWN, data_cache
+from selfie_lite.data.datasets import ImageDataset, ImageFiles, load_dataset
+from selfie_lite.data.images import read_image
 from selfie_lite.errors import DatasetNotFoundError, SelfieLiteError, require_choice
 from selfie_lite.patches import patchify, sample_masks, unpatchify
 from selfie_lite.selfie import Selfie

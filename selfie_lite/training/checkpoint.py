@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from selfie_lite.data.importing import file_sha256
 from selfie_lite.errors import SelfieLiteError
+from selfie_lite.files import sha256 as file_sha256
 
 
 class CheckpointError(SelfieLiteError):

@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from selfie_lite.data.datasets import BUNDLED
-from selfie_lite.data.importing import file_sha256
+from selfie_lite.data.catalog import BUNDLED
 from selfie_lite.errors import SelfieLiteError, require_choice
+from selfie_lite.files import sha256 as file_sha256
 from selfie_lite.patch_network import PatchNetwork
 from selfie_lite.selfie import Selfie
 from selfie_lite.training.checkpoint import CheckpointError, checkpoint_damage, find_checkpoint, list_checkpoints

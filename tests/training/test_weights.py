@@ -14,7 +14,7 @@ from torch import nn
 
 from selfie_lite import PatchNetwork, load_dataset, sample_masks
 from selfie_lite.augment import normalize
-from selfie_lite.data.datasets import BUNDLED
+from selfie_lite.data.catalog import BUNDLED
 from selfie_lite.errors import SelfieLiteError
 from selfie_lite.training.checkpoint import CheckpointError, checkpoint_damage, find_checkpoint
 from selfie_lite.training.finetune import finetune, load_classifier
