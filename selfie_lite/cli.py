@@ -49,13 +49,14 @@ def app():
 def walkthrough(only, parameters, folder):
     """Run the notebooks of nbs/ in order; keep them, with their outputs, as notebooks and as web pages."""
     from selfie_lite.workbook import walkthrough as runner
+    from selfie_lite.workbook.notebook import run_notebook
     from selfie_lite.workbook.parameters import read_parameters
 
     notebooks = runner.find_notebooks(list(only))
     values = read_parameters(list(parameters), notebooks)
     outcomes = []
     for number, path in enumerate(notebooks, 1):
-        outcome = runner.run_notebook(path, folder / path.name, values, show_progress=err.is_terminal)
+        outcome = run_notebook(path, folder / path.name, values, show_progress=err.is_terminal)
         outcomes.append(outcome)
         out.print(
             f"{number}/{len(notebooks)} {path.stem}: {'ran' if outcome.ok else 'FAILED'}, {outcome.seconds:.0f} s"

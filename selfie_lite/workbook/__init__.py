@@ -1,1 +1,1 @@
-"""What the notebooks are made and run with: figures, exercises, parameters, walkthrough and sweep."""
+"""What the notebooks are made and run with: figures, exercises, parameters, notebook, walkthrough and sweep."""

@@ -8,8 +8,8 @@ from pathlib import Path
 import nbformat
 
 from selfie_lite.errors import SelfieLiteError
+from selfie_lite.workbook.notebook import Outcome, run_notebook
 from selfie_lite.workbook.parameters import read_parameters
-from selfie_lite.workbook.walkthrough import Outcome, run_notebook
 
 
 def read_grid(notebook: Path, words: list[tuple[str, list[str]]]) -> dict[str, list]:

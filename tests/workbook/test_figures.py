@@ -1,5 +1,9 @@
 """Figures show the numbers they are given, in any geometry, and leave no open figures behind."""
 
+import os
+import subprocess
+import sys
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -87,3 +91,18 @@ def test_fractions_show_every_run_of_every_arm_and_the_means():
     assert len({x for x, _ in points}) == 4, "arms stand beside each other"
     assert [label.get_text() for label in ax.get_xticklabels()] == ["100", "1,000"]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["scratch", "P of additive", "chance: 0.10"]
+
+
+def test_a_notebook_shows_it_and_no_other_process_needs_a_backend(tmp_path):
+    code = (
+        "from selfie_lite.workbook.figures import draw_curves\n"
+        "figure = draw_curves({'a': ([1, 2], [3, 4])}, 'x', 'y')\n"
+        "figure.savefig('curve.png')\n"
+        "from IPython.core.interactiveshell import InteractiveShell\n"
+        "formats, _ = InteractiveShell().display_formatter.format(figure)\n"
+        "assert formats['image/png'].startswith(b'\\x89PNG')\n"
+    )
+    environment = os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline_of_another_place"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")

@@ -51,12 +51,6 @@ def test_a_failure_is_named_and_the_rest_still_runs(notebooks, tmp_path, monkeyp
     assert "failed" in (tmp_path / "there" / "index.html").read_text(encoding="utf-8")
 
 
-def test_a_kernel_that_dies_is_a_failure(notebooks, tmp_path):
-    write_notebook(notebooks / "01_a.ipynb", "import os; os._exit(9)")
-    outcome = walkthrough.run_notebook(notebooks / "01_a.ipynb", tmp_path / "out/01_a.ipynb", {}, show_progress=False)
-    assert not outcome.ok and "died" in outcome.error.lower()
-
-
 def test_only_runs_what_is_named(notebooks, tmp_path, monkeypatch):
     assert run(monkeypatch, "walkthrough", "--only", "02", "--out", "there") == 0
     assert not (tmp_path / "there" / "01_a.ipynb").exists()

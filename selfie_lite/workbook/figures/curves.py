@@ -1,0 +1,120 @@
+"""Numbers over steps, labels and locations, each beside chance."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from selfie_lite.workbook.figures.canvas import BLUE, GREEN, GREY, LINES, RED, SKY, figure
+
+
+def draw_curves(
+    curves: dict[str, tuple[Sequence[float], Sequence[float]]],
+    x_label: str,
+    y_label: str,
+    title: str = "",
+    chance: float | None = None,
+    log_x: bool = False,
+    marks: bool = True,
+    width: float = 6,
+) -> Figure:
+    """Curves {name: (x, y)}, told apart by colour, dash and marker; chance as a dotted line."""
+    with figure(1, 1, width, 3.4) as (fig, axes):
+        ax = axes[0, 0]
+        for (color, dash, marker), (name, (x, y)) in zip(LINES, curves.items(), strict=False):
+            ax.plot(
+                np.asarray(x), np.asarray(y), color=color, ls=dash, marker=marker if marks else None, ms=4, label=name
+            )
+        if chance is not None:
+            ax.axhline(chance, color="black", ls=":", label=f"chance: {chance:.3g}")
+        ax.set(xlabel=x_label, ylabel=y_label, title=title)
+        if log_x:
+            ax.set_xscale("log")
+        ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
+        if len(curves) > 1 or chance is not None:
+            ax.legend(framealpha=1)
+    return fig
+
+
+def draw_training(steps: Sequence[int], loss: Sequence[float], held_out: dict[int, float], choices: int) -> Figure:
+    """Training loss of every step, and accuracy on held-out images {step: accuracy}, each beside chance: that of one
+    right answer among `choices`."""
+    with figure(1, 2, 10, 3.2) as (fig, axes):
+        left, right = axes[0]
+        left.plot(steps, loss, color=BLUE, lw=1)
+        left.axhline(np.log(choices), color="black", ls=":", label=f"chance: ln {choices} = {np.log(choices):.2f}")
+        left.set(xlabel="step", ylabel="loss (nats)", title="training loss")
+        left.legend(framealpha=1)
+        right.plot(list(held_out), list(held_out.values()), color=GREEN, marker="o")
+        right.axhline(1 / choices, color="black", ls=":", label=f"chance: 1/{choices} = {1 / choices:.2f}")
+        right.set(xlabel="step", ylabel="accuracy", title="accuracy on held-out images")
+        right.legend(framealpha=1)
+    return fig
+
+
+def draw_fractions(table: Sequence[dict], chance: float, title: str = "") -> Figure:
+    """Test accuracy against the number of labels: every run as a point, a line through each arm's means.
+
+    Args:
+        table: of `evaluate.fraction_table`.
+        chance: accuracy of guessing.
+    """
+    with figure(1, 1, 7, 3.8) as (fig, axes):
+        ax = axes[0, 0]
+        arms = list(dict.fromkeys(row["arm"] for row in table))
+        for i, (arm, (color, dash, marker)) in enumerate(zip(arms, LINES, strict=False)):
+            rows = [row for row in table if row["arm"] == arm]
+            shift = 1 + 0.03 * (i - (len(arms) - 1) / 2)  # so that points of two arms do not hide each other
+            images = [row["images"] * shift for row in rows]
+            ax.plot(
+                images,
+                [row["mean"] for row in rows],
+                color=color,
+                ls=dash,
+                label=arm if arm == "scratch" else f"P of {arm}",
+            )
+            for x, row in zip(images, rows, strict=True):
+                ax.scatter(
+                    [x] * len(row["runs"]),
+                    list(row["runs"].values()),
+                    color=color,
+                    marker=marker,
+                    s=28,
+                    ec="black",
+                    lw=0.5,
+                )
+        ax.axhline(chance, color="black", ls=":", label=f"chance: {chance:.2f}")
+        counts = sorted({row["images"] for row in table})
+        ax.set_xscale("log")
+        ax.set_xticks(counts, [f"{n:,}" for n in counts])
+        ax.minorticks_off()
+        ax.set(xlabel="labelled images (log scale)", ylabel="test accuracy", title=title, ylim=(0, None))
+        ax.legend(framealpha=1, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return fig
+
+
+def draw_counts(counts: Tensor, expected: float, deviation: float) -> Figure:
+    """How often each location was masked (N,): the counts, and their distance from the expectation against the band of
+    two standard deviations that chance allows."""
+    with figure(1, 2, 11, 2.8) as (fig, axes):
+        left, right = axes[0]
+        left.bar(range(len(counts)), counts.tolist(), color=SKY, edgecolor="black", lw=0.5)
+        left.axhline(expected, color=RED, ls="--", label=f"expected: {expected:,.0f}")
+        left.set(
+            xlabel="location",
+            ylabel="times masked",
+            ylim=(0, 1.35 * expected),
+            title="how often each location was masked",
+        )
+        left.legend(loc="upper right", framealpha=1)
+        right.bar(range(len(counts)), (counts - expected).tolist(), color=SKY, edgecolor="black", lw=0.5)
+        right.axhspan(-2 * deviation, 2 * deviation, color=GREY, alpha=0.2, label="±2 standard deviations")
+        right.set(
+            xlabel="location",
+            ylabel="counted − expected",
+            ylim=(-4 * deviation, 5 * deviation),
+            title="the same, closer",
+        )
+        right.legend(loc="upper right", framealpha=1)
+    return fig
