@@ -1,0 +1,57 @@
+"""selfie-lite bench pretrain | inspector: how fast things are here."""
+
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from selfie_lite.cli.base import Group, app, err, out, write_result
+from selfie_lite.errors import require_choice
+from selfie_lite.training.pretrain import PRESETS
+
+
+@app.group(cls=Group)
+def bench():
+    """Measure how fast things are on this machine."""
+
+
+@bench.command("pretrain")
+@click.option("--preset", default="laptop", help="laptop, cifar10, imagenette or imagenet: network, sizes, optimiser.")
+@click.option("--arch", help="resnet50 or resnet18.  [default: the preset's]", show_default=False)
+@click.option("--batch-size", type=int, help="Images in a step.  [default: the preset's]", show_default=False)
+@click.option("--part", "parts", multiple=True, help="Only this part; repeatable.  [default: all]", show_default=False)
+@click.option("--rounds", default=5, help="How often each candidate is timed.")
+@click.option("--seconds", default=1.0, help="About how long one timing takes.")
+@click.option("--out", "file", type=Path, default=Path("runs/bench/pretrain.json"), help="Where the result is written.")
+def bench_pretrain(preset, arch, batch_size, parts, rounds, seconds, file):
+    """Time a pretraining step; needs no data set. Parts: ladder (from a plain loop to the default), ceiling (P alone),
+    roofline, locations (M at once), growth (with batch size, M, N), processes, input (reading JPEG files)."""
+    from selfie_lite.benchmarks.pretraining import PARTS, bench_pretraining, tables
+
+    require_choice("preset", preset, PRESETS)
+    chosen = {"arch": arch, "batch_size": batch_size}
+    config = PRESETS[preset].updated(**{name: value for name, value in chosen.items() if value is not None})
+    result = bench_pretraining(config, parts or PARTS, rounds, seconds, lambda text: err.print(text, markup=False))
+    for title, columns, rows in tables(result):
+        table = Table(*columns, title=title, title_justify="left")
+        for row in rows:
+            table.add_row(*row)
+        out.print(table)
+    write_result(file, result)
+
+
+@bench.command("inspector")
+@click.option("--rounds", default=15, help="How often each control is changed.")
+@click.option(
+    "--out", "file", type=Path, default=Path("runs/bench/inspector.json"), help="Where the result is written."
+)
+def bench_inspector(rounds, file):
+    """Time from a change of a control of the patch inspector to the new picture, with the bundled models."""
+    from selfie_lite.benchmarks.inspector import time_inspector
+
+    result = time_inspector(rounds)
+    table = Table("change", "milliseconds", "slowest")
+    for row in result["changes"]:
+        table.add_row(row["change"], *(f"{row['milliseconds'][key]:.0f}" for key in ("median", "high")))
+    out.print(table)
+    write_result(file, result)

@@ -1,0 +1,83 @@
+"""selfie-lite data import | download | list | verify."""
+
+import sys
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from selfie_lite.cli.base import Group, app, err, out
+from selfie_lite.data.catalog import KNOWN, data_cache
+
+
+@app.group(cls=Group)
+def data():
+    """Bring images in, list them, check them."""
+
+
+@data.command("import")
+@click.argument("name")
+@click.argument("folder", type=Path)
+@click.option("--size", type=int, help="Pixels a side to store.  [default: 32 for cifar10, else 224]")
+@click.option("--workers", type=int, help="Processes that decode.  [default: one a CPU core, eight at most]")
+@click.option("--skip-unreadable", is_flag=True, help="Leave out images that cannot be read, and say how many.")
+@click.option("--replace", is_flag=True, help="Take the place of an earlier import of this name.")
+def import_(name, folder, size, workers, skip_unreadable, replace):
+    """Turn FOLDER into the data set NAME in data_cache/, once.
+
+    FOLDER holds train/CLASS/* and test/CLASS/* (or val/), or CLASS/*, or just images.
+    """
+    from selfie_lite.data.importing import import_folder
+
+    counts, skipped = import_folder(name, folder, size, workers, skip_unreadable, replace)
+    for text in skipped[:20]:
+        err.print(f"left out: {text}", markup=False)
+    if skipped:
+        out.print(f"{len(skipped)} unreadable images were left out.")
+    _say_imported(name, counts)
+
+
+@data.command()
+@click.argument("name")
+@click.option("--replace", is_flag=True, help="Fetch it again.")
+def download(name, replace):
+    """Fetch the data set NAME through torchvision: cifar10 (170 MB) or imagenette (340 MB)."""
+    from selfie_lite.data.importing import download_dataset
+
+    _say_imported(name, download_dataset(name, replace))
+
+
+@data.command("list")
+def list_():
+    """The data sets: what is here, and what could be."""
+    from selfie_lite.data.catalog import installed_datasets
+
+    installed = installed_datasets()
+    table = Table("name", "images here", "what it is")
+    for name in dict.fromkeys([*KNOWN, *installed]):
+        counts, size = (installed[name][key] for key in ("counts", "image_size")) if name in installed else ({}, 0)
+        here = " + ".join(f"{count:,}" for count in counts.values()) or "no"
+        table.add_row(name, here, KNOWN.get(name, f"your import, {size}×{size}"))
+    out.print(table)
+
+
+@data.command()
+@click.argument("names", nargs=-1)
+def verify(names):
+    """Compare the files of data sets (default: all that are here) with the SHA-256 written when they were made."""
+    from selfie_lite.data.catalog import installed_datasets
+    from selfie_lite.data.importing import verify_dataset
+
+    damaged = 0
+    for name in names or installed_datasets():
+        files = verify_dataset(name)
+        damaged += len(files)
+        out.print(f"{name}: {'damaged or missing: ' + ', '.join(files) if files else 'whole'}", markup=False)
+    if damaged:
+        err.print("Bring a damaged data set again: selfie-lite data import NAME FOLDER --replace", markup=False)
+        sys.exit(1)
+
+
+def _say_imported(name: str, counts: dict[str, int]) -> None:
+    parts = ", ".join(f"{count:,} {split}" for split, count in counts.items())
+    out.print(f"{name}: {parts} images in {data_cache() / name}. Use: load_dataset('{name}')", markup=False)

@@ -1,0 +1,47 @@
+"""selfie-lite evaluate | compare: what runs are worth."""
+
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from selfie_lite.cli.base import app, out, write_result
+
+
+@app.command()
+@click.option("--from", "sources", multiple=True, default=["additive"], help="As in finetune; repeatable.")
+@click.option("--data", default="sample", help="A data set, or a folder of images.")
+@click.option("--labels", default=1.0, help="Part of the training labels that the probes may use.")
+@click.option("--seed", default=0, help="Which part, and of the fresh P.")
+@click.option("--image-size", type=int, help="Of images in a folder, pixels.")
+@click.option("--out", "file", type=Path, default=Path("runs/evaluate.json"), help="Where the result is written.")
+def evaluate(sources, data, labels, seed, image_size, file):
+    """How much a frozen P knows of the classes: a weighted nearest-neighbour and a linear probe on its features, beside
+    those of a fresh P and of raw pixels."""
+    from selfie_lite.evaluation.probes import evaluate_features
+
+    result = evaluate_features(sources, data, labels, seed, image_size)
+    table = Table("features", "nearest neighbours", "linear")
+    for row in result["rows"]:
+        table.add_row(row["features"], f"{row['knn']:.3f}", f"{row['linear']:.3f}")
+    table.add_row("guessing", *2 * [f"{1 / result['classes']:.3f}"])
+    out.print(table)
+    write_result(file, result)
+
+
+@app.command()
+@click.argument("runs", nargs=-1)
+@click.option("--out", "file", type=Path, help="Write the comparison there, as JSON.")
+def compare(runs, file):
+    """Finished RUNS (names or folders) side by side: settings that differ, and the held-out accuracy of each seed."""
+    from selfie_lite.evaluation.results import compare_runs
+
+    result = compare_runs(runs)
+    names = list(result["rows"][0]["changed"])
+    table = Table(*names, "median held-out accuracy", "of each seed")
+    for row in result["rows"]:
+        seeds = ", ".join(f"{accuracy:.3f} ({seed})" for seed, accuracy in row["accuracy"].items())
+        table.add_row(*(str(row["changed"][name]) for name in names), f"{row['median_accuracy']:.3f}", seeds)
+    out.print(table)
+    if file:
+        write_result(file, result)

@@ -1,0 +1,110 @@
+"""selfie-lite pretrain | finetune | export: train, and take the weights elsewhere."""
+
+import json
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+
+import click
+import torch
+
+from selfie_lite.cli.base import app, out
+from selfie_lite.errors import SelfieLiteError, require_choice
+from selfie_lite.training.finetune import FINETUNE_PRESETS, SCRATCH, search_learning_rate
+from selfie_lite.training.finetune import finetune as run_finetuning
+from selfie_lite.training.loop import RUNS
+from selfie_lite.training.pretrain import PRESETS
+from selfie_lite.training.pretrain import pretrain as run_pretraining
+
+
+def options_of(config):
+    """One option for each field of a configuration, with its help, and its value in `config` as the default shown."""
+
+    def decorate(command):
+        for f in reversed(fields(config)):
+            default, flag = getattr(config, f.name), f.metadata["flag"] or "--" + f.name.replace("_", "-")
+            flag = f"{flag}/--no-{flag[2:]}" if isinstance(default, bool) else flag
+            text = f"{f.metadata['help']}  [default: {'none' if default == '' else default}]"
+            command = click.option(flag, f.name, type=type(default), default=None, help=text, show_default=False)(
+                command
+            )
+        return command
+
+    return decorate
+
+
+@app.command()
+@click.option(
+    "--preset", default=None, help="laptop, cifar10, imagenette or imagenet: other defaults.  [default: laptop]"
+)
+@click.option("--config", "file", type=Path, help="Settings from a run's config.json, to repeat it.")
+@options_of(PRESETS["laptop"])
+def pretrain(preset, file, **settings):
+    """Pretrain P on images without labels; everything is written to runs/NAME. The defaults shown are those of the
+    preset laptop.
+
+    Several GPUs or machines: accelerate launch -m selfie_lite pretrain …, or torchrun … -m selfie_lite pretrain …
+    """
+    run_in_processes(run_pretraining, choose_config(PRESETS, preset, file, settings))
+
+
+@app.command()
+@click.option(
+    "--preset", default=None, help="laptop, cifar10, imagenette or imagenet: other defaults.  [default: laptop]"
+)
+@click.option("--config", "file", type=Path, help="Settings from a run's config.json, to repeat it.")
+@click.option(
+    "--search", "rates", type=float, multiple=True,
+    help="Try this learning rate; repeatable. The one that is best on the validation part is kept.",
+)  # fmt: skip
+@options_of(FINETUNE_PRESETS["laptop"])
+def finetune(preset, file, rates, **settings):
+    """Train a classifier from P, or from scratch, on a part of the labels; everything is written to runs/NAME. The
+    defaults shown are those of the preset laptop."""
+    if settings["pretrained"] not in (None, SCRATCH) and not file:  # P says which network, not the preset
+        settings |= {name: settings[name] or "" for name in ("arch", "stem")}
+    train = partial(search_learning_rate, learning_rates=rates) if rates else run_finetuning
+    run_in_processes(train, choose_config(FINETUNE_PRESETS, preset, file, settings))
+
+
+def choose_config(presets, preset, file, settings):
+    """What a command line asks for: a preset, a file, or the settings of the run to resume; and what it changes."""
+    if preset and file:
+        raise SelfieLiteError("give --preset or --config, not both.")
+    if settings["resume"] and not preset and not file:
+        file = RUNS / (settings["name"] or presets["laptop"].name) / "config.json"  # the run's own settings
+    require_choice("preset", preset or "laptop", presets)
+    config = presets[preset or "laptop"]
+    if file:
+        try:
+            config = type(config).from_dict(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            if isinstance(error, SelfieLiteError):
+                raise
+            raise SelfieLiteError(f"{file} cannot be read as settings: {error}") from None
+    return config.updated(**{name: value for name, value in settings.items() if value is not None})
+
+
+def run_in_processes(train, config):
+    try:
+        return train(config)
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()  # a process that leaves without it may abort
+
+
+@app.command()
+@click.option("--from", "run", required=True, help="A run, a bundled model, or weights made elsewhere.")
+@click.option("--to", "form", required=True, help="torchvision, hub or bundle.")
+@click.argument("target", type=Path)
+def export(run, form, target):
+    """Write the newest weights of a run to TARGET.
+
+    torchvision: a .safetensors file, the state dict of torchvision's and timm's ResNet. hub: a folder for
+    PatchNetwork.from_pretrained. bundle: a folder for load_pretrained, float16, with settings, metrics and SHA-256.
+    """
+    from selfie_lite.training.weights import export as write
+
+    lines = write(run, form, target)
+    file = target if target.is_file() else target / "model.safetensors"
+    out.print(f"{target}: {file.stat().st_size / 1e6:.1f} MB. Use:\n{lines}", markup=False)
