@@ -30,7 +30,10 @@ from selfie_lite.loss import masked_patch_logits
 from selfie_lite.machine import environment
 from selfie_lite.patches import patchify, sample_masks
 from selfie_lite.selfie import Selfie, take
-from selfie_lite.training.loop import Batches, compiles, make_accelerator, make_optimizer, prepare_model, train_step
+from selfie_lite.training.batches import Batches
+from selfie_lite.training.device import compiles, make_accelerator, prepare_model
+from selfie_lite.training.loop import train_step
+from selfie_lite.training.optimizer import make_optimizer
 from selfie_lite.training.pretrain import PretrainConfig, make_forward, make_model
 
 

@@ -10,9 +10,9 @@ import torch
 
 from selfie_lite.cli.base import app, out
 from selfie_lite.errors import SelfieLiteError, require_choice
+from selfie_lite.training.config import RUNS
 from selfie_lite.training.finetune import FINETUNE_PRESETS, SCRATCH, search_learning_rate
 from selfie_lite.training.finetune import finetune as run_finetuning
-from selfie_lite.training.loop import RUNS
 from selfie_lite.training.pretrain import PRESETS
 from selfie_lite.training.pretrain import pretrain as run_pretraining
 

@@ -19,8 +19,9 @@ from selfie_lite.data.datasets import ImageDataset, ImageFiles, load_dataset
 from selfie_lite.errors import SelfieLiteError
 from selfie_lite.machine import best_device, environment
 from selfie_lite.patch_network import PatchNetwork
+from selfie_lite.training.device import has_native_bf16
 from selfie_lite.training.finetune import SCRATCH, FinetuneConfig, labelled_subset, require_same_classes
-from selfie_lite.training.loop import has_native_bf16, seed_of
+from selfie_lite.training.randomness import seed_of
 from selfie_lite.training.weights import load_patch_network
 
 STRENGTHS = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]  # of the linear probe (scikit-learn's C), the best of which is chosen

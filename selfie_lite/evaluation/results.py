@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from selfie_lite.errors import SelfieLiteError
-from selfie_lite.training.loop import RUNS
+from selfie_lite.training.config import RUNS
 from selfie_lite.training.pretrain import PretrainConfig
 
 NOT_COMPARED = {*PretrainConfig.FREE, "name", "eval_every"}  # they change what is written, not what is learnt

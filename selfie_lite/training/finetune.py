@@ -19,19 +19,13 @@ from selfie_lite.errors import SelfieLiteError
 from selfie_lite.machine import environment
 from selfie_lite.patch_network import PatchNetwork, make_resnet
 from selfie_lite.selfie import Selfie
+from selfie_lite.training.batches import Batches
 from selfie_lite.training.checkpoint import CheckpointError
-from selfie_lite.training.loop import (
-    Batches,
-    TrainingConfig,
-    best_line,
-    evaluate_parts,
-    generator_of,
-    make_accelerator,
-    option,
-    seed_of,
-    train,
-    write_report,
-)
+from selfie_lite.training.config import TrainingConfig, option
+from selfie_lite.training.device import make_accelerator
+from selfie_lite.training.loop import evaluate_parts, train
+from selfie_lite.training.randomness import generator_of, seed_of
+from selfie_lite.training.run import best_line, read_metrics, write_report
 from selfie_lite.training.weights import load_patch_network, read_checkpoint, read_source
 
 SCRATCH = "scratch"
@@ -297,10 +291,6 @@ def load_classifier(name_or_folder: str | Path) -> ResNet:
     model = make_resnet(config["arch"], config["stem"], len(weights["fc.bias"]))
     model.load_state_dict(weights)
     return model.eval()
-
-
-def read_metrics(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def require_same_classes(train: ImageDataset | ImageFiles, test: ImageDataset | ImageFiles) -> None:

@@ -12,17 +12,12 @@ from selfie_lite.data.datasets import load_dataset
 from selfie_lite.errors import SelfieLiteError
 from selfie_lite.patches import PatchGrid, sample_masks
 from selfie_lite.selfie import Selfie
-from selfie_lite.training.loop import (
-    Batches,
-    TrainingConfig,
-    evaluate_parts,
-    generator_of,
-    make_accelerator,
-    option,
-    seed_of,
-    train,
-    write_report,
-)
+from selfie_lite.training.batches import Batches
+from selfie_lite.training.config import TrainingConfig, option
+from selfie_lite.training.device import make_accelerator
+from selfie_lite.training.loop import evaluate_parts, train
+from selfie_lite.training.randomness import generator_of, seed_of
+from selfie_lite.training.run import write_report
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from selfie_lite.files import sha256 as file_sha256
 from selfie_lite.patch_network import PatchNetwork
 from selfie_lite.selfie import Selfie
 from selfie_lite.training.checkpoint import CheckpointError, checkpoint_damage, find_checkpoint, list_checkpoints
-from selfie_lite.training.loop import RUNS
+from selfie_lite.training.config import RUNS
 from selfie_lite.training.pretrain import PretrainConfig, make_model
 
 BUNDLED_MODELS = ("additive", "mask_token")

@@ -17,17 +17,14 @@ from safetensors.torch import load_file
 from tiny import config, make_data
 
 from selfie_lite import Selfie, SelfieLiteError, cli, load_dataset
-from selfie_lite.training import loop as training_module
+from selfie_lite.training.batches import Batches
 from selfie_lite.training.checkpoint import CheckpointError, find_checkpoint, list_checkpoints
-from selfie_lite.training.loop import (
-    Batches,
-    NonFiniteLossError,
-    batch_indices,
-    learning_rate_at,
-    make_accelerator,
-    make_optimizer,
-)
+from selfie_lite.training.config import RUNS
+from selfie_lite.training.device import make_accelerator
+from selfie_lite.training.optimizer import learning_rate_at, make_optimizer
 from selfie_lite.training.pretrain import PRESETS, PretrainConfig, make_model, pretrain, split_held_out
+from selfie_lite.training.randomness import batch_indices
+from selfie_lite.training.run import NonFiniteLossError
 
 HERE = Path(__file__).parent.parent
 
@@ -361,7 +358,7 @@ def test_a_signal_in_another_thread_is_not_ours():
     thread = threading.Thread(target=lambda: results.append(pretrain(config(steps=2, save_every=2))))
     thread.start()
     thread.join()
-    assert results == [training_module.RUNS / "tiny"]
+    assert results == [RUNS / "tiny"]
 
 
 TWO = """
@@ -371,7 +368,7 @@ TWO = """
     from selfie_lite import load_dataset
     from selfie_lite.patches import sample_masks
     from selfie_lite.training.pretrain import make_model
-    from selfie_lite.training.loop import make_accelerator, prepare_model
+    from selfie_lite.training.device import make_accelerator, prepare_model
     c = config(sync_batch_norm=True, dropout=0.0)
     accelerator = make_accelerator(c)
     model = prepare_model(make_model(c).double(), c, accelerator)
