@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfie_lite.errors import SelfieLiteError, require_choice
+from selfie_lite.errors import SelfieLiteError, require_choice, require_number, require_type
 
 
 class AttentionBlock(nn.Module):
@@ -20,11 +20,14 @@ class AttentionBlock(nn.Module):
         dropout: probability, for the attention weights and before each residual connection.
 
     Raises:
-        SelfieLiteError: if `num_heads` does not divide `dim`.
+        SelfieLiteError: if `num_heads` does not divide `dim`, or for a number that cannot be.
     """
 
     def __init__(self, dim: int, num_heads: int, hidden_dim: int, dropout: float = 0.1):
         super().__init__()
+        for name, value in (("dim", dim), ("num_heads", num_heads), ("hidden_dim", hidden_dim)):
+            require_number(name, value, 1)
+        require_number("dropout", dropout, 0, 1, whole=False)
         if dim % num_heads:
             raise SelfieLiteError(f"num_heads must divide dim {dim}, but is {num_heads}.")
         self.num_heads, self.dropout = num_heads, dropout
@@ -52,7 +55,10 @@ class AttentionBlock(nn.Module):
         hidden = self.linear2(F.gelu(self.linear1(tokens)))  # (B, T, D)
         return self.norm2(tokens + F.dropout(hidden, self.dropout, self.training)), attention
 
-    def self_attention(self, tokens, allowed=None, return_attention=False):
+    def self_attention(
+        self, tokens: Tensor, allowed: Tensor | None = None, return_attention: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """The attention alone, without residual; arguments and results as in `forward`."""
         q, k, v = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in self.qkv(tokens).chunk(3, dim=-1))
         dropout = self.dropout if self.training else 0.0
         if return_attention:  # softmax(q kᵀ / √d) v, in the open
@@ -78,7 +84,7 @@ class AttentionPooling(nn.Module):
         pooling: "attention", the paper's, or "mean" or "max" of the vectors, which have no parameters.
 
     Raises:
-        SelfieLiteError: for an unknown `pooling`.
+        SelfieLiteError: for an unknown `pooling`, or a number that cannot be.
     """
 
     def __init__(
@@ -92,7 +98,9 @@ class AttentionPooling(nn.Module):
     ):
         super().__init__()
         require_choice("pooling", pooling, ["attention", "mean", "max"])
-        self.pooling = pooling
+        require_number("dim", dim, 1)
+        require_number("num_blocks", num_blocks, 1)
+        self.pooling, self.dim = pooling, dim
         if pooling == "attention":
             self.summary_token = nn.Parameter(torch.randn(dim) * 0.02)
             blocks = [AttentionBlock(dim, num_heads, hidden_dim, dropout) for _ in range(num_blocks)]
@@ -122,8 +130,10 @@ class AttentionPooling(nn.Module):
             less than 1: the rest of the weight lies on u0 and on the mask token itself.
 
         Raises:
-            SelfieLiteError: if mask tokens or attention weights are asked of mean or max pooling.
+            SelfieLiteError: if mask tokens or attention weights are asked of mean or max pooling, or for vectors of
+                another shape.
         """
+        self._require_vectors("features", features)
         if self.pooling != "attention":
             if mask_tokens is not None or return_attention:
                 raise SelfieLiteError(f'only pooling="attention" has mask tokens and weights, not "{self.pooling}".')
@@ -133,6 +143,7 @@ class AttentionPooling(nn.Module):
         tokens = torch.cat([self.summary_token.expand(batch, 1, -1), features], dim=1)  # (B, 1 + V, D)
         allowed = None
         if mask_tokens is not None:
+            self._require_vectors("mask_tokens", mask_tokens)
             tokens = torch.cat([tokens, mask_tokens], dim=1)  # (B, 1 + V + M, D)
             allowed = torch.eye(tokens.shape[1], dtype=torch.bool, device=tokens.device)
             allowed[:, : 1 + num_visible] = True
@@ -146,3 +157,16 @@ class AttentionPooling(nn.Module):
         attention = torch.stack(attentions, dim=1)  # (B, blocks, heads, T, T)
         asking = [0, *range(1 + num_visible, tokens.shape[1])]
         return tokens[:, 0], outputs, attention[..., asking, 1 : 1 + num_visible]
+
+    def _require_vectors(self, name: str, vectors: Tensor) -> None:
+        require_type(name, vectors, Tensor, f" Make it one: torch.as_tensor({name}).")
+        if (
+            vectors.ndim != 3
+            or vectors.shape[2] != self.dim
+            or vectors.shape[1] == 0
+            or not vectors.is_floating_point()
+        ):
+            raise SelfieLiteError(
+                f"{name} must be float of shape (batch, patches, {self.dim}), one patch or more, "
+                f"but are {vectors.dtype} of shape {tuple(vectors.shape)}."
+            )

@@ -1,7 +1,10 @@
 """Mistakes that a user can mend, said in one or two sentences."""
 
+import math
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Integral, Real
+from typing import Any
 
 
 class SelfieLiteError(ValueError):
@@ -21,6 +24,31 @@ def require_choice(what: str, value: str, choices: Iterable[str]) -> None:
     choices = list(choices)
     if value not in choices:
         raise SelfieLiteError(f"unknown {what} '{value}'.{suggestion(value, choices)}")
+
+
+def require_number(
+    name: str, value: Any, low: float, high: float = math.inf, whole: bool = True, hint: str = ""
+) -> None:
+    """Raise SelfieLiteError unless `value` is a number from `low` to `high`, a whole one if so asked; True is none."""
+    kind = "a whole number" if whole else "a number"
+    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+        raise SelfieLiteError(f"{name} must be {kind}, but is {_shown(value)}.{hint}")
+    if not low <= value <= high or value == math.inf:
+        limits = f"lie between {low} and {high}" if high < math.inf else f"be {low} or more, and finite"
+        raise SelfieLiteError(f"{name} must {limits}, but is {value}.{hint}")
+
+
+def require_type(name: str, value: Any, kind: type, hint: str = "") -> None:
+    """Raise SelfieLiteError, saying what was given, unless `value` is a `kind`."""
+    if not isinstance(value, kind):
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise SelfieLiteError(f"{name} must be {article} {kind.__name__}, but is {_shown(value)}.{hint}")
+
+
+def _shown(value: Any) -> str:
+    """A value and its type, short enough for a sentence."""
+    text = repr(value) if value is None or isinstance(value, (bool, int, float, str)) else ""
+    return f"{text} ({type(value).__name__})" if 0 < len(text) <= 40 else f"of type {type(value).__name__}"
 
 
 def suggestion(name: str, choices: Iterable[str]) -> str:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfie_lite.errors import SelfieLiteError
+from selfie_lite.errors import SelfieLiteError, require_number, require_type
 
 
 def masked_patch_logits(queries: Tensor, features: Tensor) -> Tensor:
@@ -18,13 +18,17 @@ def masked_patch_logits(queries: Tensor, features: Tensor) -> Tensor:
         (B, M, M): logits[b, i, k] = queries[b, i] · features[b, k]. The right patch is on the diagonal.
 
     Raises:
-        SelfieLiteError: if the two shapes differ.
+        SelfieLiteError: if the two shapes or types differ, or are not those.
     """
+    require_type("queries", queries, Tensor, " Make it one: torch.as_tensor(queries).")
+    require_type("features", features, Tensor, " Make it one: torch.as_tensor(features).")
     if queries.ndim != 3 or queries.shape != features.shape:
         raise SelfieLiteError(
             "queries and features of the masked patches must have one shape (batch, masked, dim), "
             f"but have {tuple(queries.shape)} and {tuple(features.shape)}."
         )
+    if not (queries.is_floating_point() and features.is_floating_point()):
+        raise SelfieLiteError(f"queries and features must be float, but are {queries.dtype} and {features.dtype}.")
     return torch.einsum("b i d, b k d -> b i k", queries, features)
 
 
@@ -34,6 +38,8 @@ def multi_location_loss(queries: Tensor, features: Tensor) -> Tensor:
     Args and errors as in `masked_patch_logits`. Returns a scalar, in nats; guessing gives ln M.
     """
     logits = masked_patch_logits(queries, features)
+    if logits.numel() == 0:
+        raise SelfieLiteError(f"there is no hidden patch to place: queries have shape {tuple(queries.shape)}.")
     return F.cross_entropy(logits.flatten(0, 1), diagonal_targets(logits))
 
 
@@ -52,7 +58,18 @@ def one_location_loss(query: Tensor, features: Tensor, target: int) -> Tensor:
 
     Returns:
         Scalar: mean over the batch of -log softmax(query · features)[target], in nats.
+
+    Raises:
+        SelfieLiteError: for other shapes, or a target that is no candidate.
     """
+    require_type("query", query, Tensor)
+    require_type("features", features, Tensor)
+    if query.ndim != 2 or features.ndim != 3 or (len(query), query.shape[1]) != (len(features), features.shape[2]):
+        raise SelfieLiteError(
+            "query and features must have shapes (batch, dim) and (batch, masked, dim), "
+            f"but have {tuple(query.shape)} and {tuple(features.shape)}."
+        )
+    require_number("target", target, 0, features.shape[1] - 1)
     losses = []
     for v, candidates in zip(query, features, strict=True):
         logits = torch.stack([v @ candidate for candidate in candidates])  # (M,)

@@ -1,20 +1,25 @@
 """P, the patch network: the first three residual blocks of a ResNet, then average pooling (paper, section 2.1)."""
 
+from functools import partial
+
 import torchvision
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from selfie_lite.errors import SelfieLiteError, require_choice
+from selfie_lite.errors import SelfieLiteError, require_choice, require_type
 
 DIMS = {"resnet50": 1024, "resnet18": 256}  # channels that leave the third residual block
 STEMS = ("small", "imagenet")
+NORMS = {"batch": nn.BatchNorm2d, "group": partial(nn.GroupNorm, 32)}  # each takes the number of channels
 
 
-def make_resnet(arch: str, stem: str, num_classes: int = 1000) -> torchvision.models.ResNet:
-    """torchvision's ResNet with fresh weights, its first layers as `stem` says; see `PatchNetwork`."""
+def make_resnet(arch: str, stem: str, num_classes: int = 1000, norm: str = "batch") -> torchvision.models.ResNet:
+    """torchvision's ResNet with fresh weights, its first layers as `stem` and `norm` say; see `PatchNetwork`."""
     require_choice("arch", arch, DIMS)
     require_choice("stem", stem, STEMS)
-    resnet = getattr(torchvision.models, arch)(weights=None, num_classes=num_classes)
+    require_choice("norm", norm, NORMS)
+    make = getattr(torchvision.models, arch)
+    resnet = make(weights=None, num_classes=num_classes, norm_layer=NORMS[norm])
     if stem == "small":
         resnet.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
         resnet.maxpool = nn.Identity()
@@ -33,15 +38,16 @@ class PatchNetwork(nn.Module, PyTorchModelHubMixin, library_name="selfie-lite", 
         arch: "resnet50", the paper's, D = 1024, or "resnet18", D = 256, which a laptop's CPU trains in a minute.
         stem: "small", a 3×3 convolution with stride 1 and no max-pooling, for 8×8 patches; "imagenet", ResNet's own
             7×7 convolution with stride 2 and max-pooling, for 32×32 patches.
+        norm: "batch", ResNet's own batch normalisation, or "group": 32 groups of channels, of one patch alone.
 
     Raises:
-        SelfieLiteError: for an unknown `arch` or `stem`.
+        SelfieLiteError: for an unknown `arch`, `stem` or `norm`.
     """
 
-    def __init__(self, arch: str = "resnet50", stem: str = "small"):
+    def __init__(self, arch: str = "resnet50", stem: str = "small", norm: str = "batch"):
         super().__init__()
-        resnet = make_resnet(arch, stem)
-        self.arch, self.stem, self.dim = arch, stem, DIMS[arch]
+        resnet = make_resnet(arch, stem, norm=norm)
+        self.arch, self.stem, self.norm, self.dim = arch, stem, norm, DIMS[arch]
         self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
         self.layer1, self.layer2, self.layer3 = resnet.layer1, resnet.layer2, resnet.layer3
 
@@ -54,17 +60,27 @@ class PatchNetwork(nn.Module, PyTorchModelHubMixin, library_name="selfie-lite", 
         """All patches of a batch in one pass.
 
         Args:
-            patches: (B, N, 3, S, S) normalised float; any number of leading dimensions will do.
+            patches: (B, N, 3, S, S) normalised float of any precision; any number of leading dimensions will do.
 
         Returns:
-            features (B, N, D), float.
+            features (B, N, D), in P's own precision.
 
         Raises:
-            SelfieLiteError: if the patches do not have three channels.
+            SelfieLiteError: if the patches do not have three channels, or are not float.
         """
+        require_type("patches", patches, Tensor, " Make it one: torch.as_tensor(patches).")
         if patches.ndim < 4 or patches.shape[-3] != 3:
             raise SelfieLiteError(
                 f"P takes RGB patches of shape (batch, patches, 3, size, size), but got {tuple(patches.shape)}."
             )
+        if not patches.is_floating_point():
+            raise SelfieLiteError(
+                f"P takes normalised float patches, but these are {patches.dtype}: use normalize first."
+            )
+        if patches.device != self.conv1.weight.device:
+            raise SelfieLiteError(
+                f"the patches are on {patches.device}, P on {self.conv1.weight.device}: move one with .to(device)."
+            )
+        patches = patches.to(self.conv1.weight.dtype)  # a half or double P takes what normalize gives
         maps = self.feature_maps(patches.flatten(0, -4))  # (B·N, D, h, w)
         return maps.mean(dim=(2, 3)).unflatten(0, patches.shape[:-3])

@@ -1,12 +1,13 @@
 """Cut an image into patches, put patches back together, and choose which patches to hide (paper, section 2.1)."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from selfie_lite.errors import SelfieLiteError
+from selfie_lite.errors import SelfieLiteError, require_number, require_type
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,15 @@ class PatchGrid:
         patch_size: height and width of a patch, in pixels.
 
     Raises:
-        SelfieLiteError: if `image_size` is not a multiple of `patch_size`.
+        SelfieLiteError: if one is no whole number, or `image_size` is not a multiple of `patch_size`.
     """
 
     image_size: int
     patch_size: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        require_number("image_size", self.image_size, 1)
+        require_number("patch_size", self.patch_size, -math.inf)
         if self.patch_size < 1 or self.image_size < self.patch_size:
             raise SelfieLiteError(
                 f"patch_size must lie between 1 and image_size ({self.image_size}), but is {self.patch_size}."
@@ -60,8 +63,9 @@ def patchify(images: Tensor, grid: PatchGrid) -> Tensor:
         (B, N, C, S, S), same dtype, patches in row-major order.
 
     Raises:
-        SelfieLiteError: if `images` has another shape than the grid asks for.
+        SelfieLiteError: if `images` is no tensor, or has another shape than the grid asks for.
     """
+    _require_tensor_and_grid("images", images, grid)
     if images.ndim != 4 or tuple(images.shape[-2:]) != (grid.image_size, grid.image_size):
         raise SelfieLiteError(
             f"images must have shape (batch, channels, {grid.image_size}, {grid.image_size}), "
@@ -80,8 +84,9 @@ def unpatchify(patches: Tensor, grid: PatchGrid) -> Tensor:
         (B, C, H, W), same dtype.
 
     Raises:
-        SelfieLiteError: if `patches` does not hold all N patches of the grid.
+        SelfieLiteError: if `patches` is no tensor, or does not hold all N patches of the grid.
     """
+    _require_tensor_and_grid("patches", patches, grid)
     expected = (grid.count, grid.patch_size, grid.patch_size)
     if patches.ndim != 5 or (patches.shape[1], *patches.shape[3:]) != expected:
         raise SelfieLiteError(
@@ -113,15 +118,107 @@ def sample_masks(
         visible: (B, N - M) int64, and masked: (B, M) int64; together all N locations of the grid.
 
     Raises:
-        SelfieLiteError: if no patch or every patch would be masked.
+        SelfieLiteError: if no patch or every patch would be masked, or an argument is of another kind.
     """
+    require_number("batch_size", batch_size, 0)
+    require_num_masked(num_masked, grid)
+    order = uniform((batch_size, grid.count), generator).argsort(dim=1)
+    masked = order[:, :num_masked].sort(dim=1).values
+    visible = order[:, num_masked:].sort(dim=1).values
+    return visible.to(device), masked.to(device)
+
+
+def sample_offsets(
+    batch_size: int,
+    grid: PatchGrid,
+    gap: int,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Where each patch is cropped out of its cell: (B, N, 2) int64, row and column, each of 0 to `gap` equally likely.
+
+    Arguments as in `sample_masks`.
+    """
+    return (uniform((batch_size, grid.count, 2), generator) * (gap + 1)).long().to(device)
+
+
+def crop_patches(patches: Tensor, gap: int, offsets: Tensor | None = None) -> Tensor:
+    """Cut a square out of every patch, `gap` pixels smaller: the border between two neighbours is lost.
+
+    Args:
+        patches: (B, N, C, S, S), any dtype.
+        offsets: (B, N, 2) int64, 0 to `gap`: row and column of each square's corner. Default: the middle.
+
+    Returns:
+        (B, N, C, S - gap, S - gap), same dtype.
+
+    Raises:
+        SelfieLiteError: for offsets of another shape or type.
+    """
+    size = patches.shape[-1] - gap
+    if offsets is None:
+        middle = slice(gap // 2, gap // 2 + size)
+        return patches[..., middle, middle]
+    if offsets.dtype != torch.int64 or offsets.shape != (*patches.shape[:2], 2):
+        raise SelfieLiteError(
+            f"offsets must be int64 of shape {(*patches.shape[:2], 2)}, "
+            f"but are {offsets.dtype} of shape {tuple(offsets.shape)}."
+        )
+    index = offsets[..., None] + torch.arange(size, device=offsets.device)  # (B, N, 2, S - gap)
+    rows, columns = index[:, :, 0, None, :, None], index[:, :, 1, None, None, :]
+    patches = patches.gather(3, rows.expand(-1, -1, patches.shape[2], -1, patches.shape[4]))
+    return patches.gather(4, columns.expand(-1, -1, patches.shape[2], size, -1))
+
+
+def uniform(shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
+    """Numbers in [0, 1), float32, drawn where the generator lives (CPU without one), so that one seed means the same
+    numbers on every device.
+
+    Raises:
+        SelfieLiteError: if `generator` is not torch's.
+    """
+    if generator is None:
+        return torch.rand(shape)
+    require_type("generator", generator, torch.Generator, " Make one from a seed: torch.Generator().manual_seed(0).")
+    return torch.rand(shape, generator=generator, device=generator.device)
+
+
+def require_num_masked(num_masked: int, grid: PatchGrid) -> None:
+    """Raise SelfieLiteError unless so many patches of the grid can be hidden."""
+    require_type("grid", grid, PatchGrid, " Make one: PatchGrid(32, 8).")
+    require_number("num_masked", num_masked, -math.inf)
     if not 1 <= num_masked < grid.count:
         raise SelfieLiteError(
             f"num_masked must lie between 1 and {grid.count - 1} for a grid of {grid.count} patches "
             f"(something must be hidden, and something must stay visible), but is {num_masked}."
         )
-    drawn_on = generator.device if generator is not None else "cpu"
-    order = torch.rand(batch_size, grid.count, generator=generator, device=drawn_on).argsort(dim=1)
-    masked = order[:, :num_masked].sort(dim=1).values
-    visible = order[:, num_masked:].sort(dim=1).values
-    return visible.to(device), masked.to(device)
+
+
+def require_masks(visible: Tensor, masked: Tensor, batch_size: int, grid: PatchGrid) -> None:
+    """Raise SelfieLiteError for locations that do not fit the batch or the grid, or stand twice.
+
+    Looks at the values on the CPU alone: elsewhere that would make the device wait.
+    """
+    for name, locations in (("visible", visible), ("masked", masked)):
+        require_type(name, locations, Tensor, " Make it one: torch.tensor([[0, 1, …], …]), one row an image.")
+        if locations.dtype != torch.int64 or locations.ndim != 2 or len(locations) != batch_size:
+            raise SelfieLiteError(
+                f"{name} must be int64 of shape ({batch_size}, locations), one row an image, "
+                f"but is {locations.dtype} of shape {tuple(locations.shape)}."
+            )
+        if locations.shape[1] == 0:
+            raise SelfieLiteError(f"{name} is empty: something must be hidden, and something must stay visible.")
+    if not visible.device.type == masked.device.type == "cpu" or torch.compiler.is_compiling():
+        return
+    both = torch.cat([visible, masked], dim=1).sort(dim=1).values
+    if both.min() < 0 or both.max() >= grid.count:
+        raise SelfieLiteError(
+            f"locations run from 0 to {grid.count - 1}, but {int(both.min())} to {int(both.max())} were given."
+        )
+    if (both[:, 1:] == both[:, :-1]).any():
+        raise SelfieLiteError("a location stands twice in one image's visible and masked locations.")
+
+
+def _require_tensor_and_grid(name: str, value: Tensor, grid: PatchGrid) -> None:
+    require_type(name, value, Tensor, f" Make it one: torch.as_tensor({name}).")
+    require_type("grid", grid, PatchGrid, " Make one: PatchGrid(32, 8).")

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from selfie_lite.errors import require_number, require_type
 from selfie_lite.patches import PatchGrid
 
 
@@ -15,12 +16,19 @@ class PositionalEmbedding(nn.Module):
         factorized: if true, G row vectors and G column vectors, e[row, column] = row vector + column vector:
             14·D parameters for a 7×7 grid, where one vector a location takes 49·D.
         std: standard deviation of the initial entries of e. Default: 1/√D, so that each vector has length about 1.
+
+    Raises:
+        SelfieLiteError: for an argument of another kind, or a number that cannot be.
     """
 
     def __init__(self, grid: PatchGrid, dim: int, factorized: bool = True, std: float | None = None):
         super().__init__()
+        require_type("grid", grid, PatchGrid, " Make one: PatchGrid(32, 8).")
+        require_number("dim", dim, 1)
+        require_type("factorized", factorized, bool)
         self.grid, self.dim, self.factorized = grid, dim, factorized
         std = dim**-0.5 if std is None else std
+        require_number("std", std, 0, whole=False)
         if factorized:
             self.row = nn.Parameter(torch.randn(grid.side, dim) * std / 2**0.5)
             self.column = nn.Parameter(torch.randn(grid.side, dim) * std / 2**0.5)
