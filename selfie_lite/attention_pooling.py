@@ -107,7 +107,7 @@ class AttentionPooling(nn.Module):
             self.blocks = nn.ModuleList(blocks)
             # A layer-normalised u has length √D, which would drown a location vector and start the loss far above
             # chance: start with length 1, as the location vectors do.
-            nn.init.constant_(self.blocks[-1].norm2.weight, dim**-0.5)
+            nn.init.constant_(blocks[-1].norm2.weight, dim**-0.5)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, V, D), the visible vectors with their positions already added → summary u (B, D)."""

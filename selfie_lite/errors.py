@@ -31,7 +31,8 @@ def require_number(
 ) -> None:
     """Raise SelfieLiteError unless `value` is a number from `low` to `high`, a whole one if so asked; True is none."""
     kind = "a whole number" if whole else "a number"
-    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+    number: Any = Integral if whole else Real
+    if isinstance(value, bool) or not isinstance(value, number):
         raise SelfieLiteError(f"{name} must be {kind}, but is {_shown(value)}.{hint}")
     if not low <= value <= high or value == math.inf:
         limits = f"lie between {low} and {high}" if high < math.inf else f"be {low} or more, and finite"

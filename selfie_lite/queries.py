@@ -1,52 +1,47 @@
 """v, the query for a hidden location: the paper's form, and others that say more or less (paper, section 2.1).
 
-Every form gets the context, the features of the visible patches with their positions (B, V, D), and e, the vectors of
+Every form gets the model, a `Selfie`; the context, the features of the visible patches with their positions (B, V, D), and e, the vectors of
 the hidden locations (B, M, D). It gives v (B, M, D), to be compared with the hidden patches by a dot product, and the
 attention weights, if asked for. At the start v has a length of about 1 in all of them (mask tokens, location: 1;
 additive: √2), so that no form begins far from chance.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 from torch import Tensor, nn
 
 from selfie_lite.errors import SelfieLiteError
 
-if TYPE_CHECKING:
-    from selfie_lite.selfie import Selfie
-
 Query = tuple[Tensor, Tensor | None]  # v (B, M, D), attention or None
 
 
-def additive(model: Selfie, context: Tensor, e: Tensor, return_attention: bool = False) -> Query:
+def additive(model: Any, context: Tensor, e: Tensor, return_attention: bool = False) -> Query:
     """v = u + e, the paper's."""
     u, _, attention = model.pool.encode(context, return_attention=return_attention)
     return u[:, None] + e, attention  # (B, 1, D) + (B, M, D)
 
 
-def location(model: Selfie, context: None, e: Tensor, return_attention: bool = False) -> Query:
+def location(model: Any, context: None, e: Tensor, return_attention: bool = False) -> Query:
     """v = e: where a patch belongs, from the patch alone. No visible patch is looked at, so there is no A."""
     if return_attention:
         raise SelfieLiteError('queries="location" look at no visible patch: there is no attention to show.')
     return e, None
 
 
-def multiplicative(model: Selfie, context: Tensor, e: Tensor, return_attention: bool = False) -> Query:
+def multiplicative(model: Any, context: Tensor, e: Tensor, return_attention: bool = False) -> Query:
     """v = √D · u ⊙ e: context and location meet in every dimension. u and e start with length 1; √D makes that of v."""
     u, _, attention = model.pool.encode(context, return_attention=return_attention)
     return u[:, None] * e * e.shape[-1] ** 0.5, attention
 
 
-def mlp(model: Selfie, context: Tensor, e: Tensor, return_attention: bool = False) -> Query:
+def mlp(model: Any, context: Tensor, e: Tensor, return_attention: bool = False) -> Query:
     """v = MLP(u + e): context and location meet in a hidden layer."""
     u, _, attention = model.pool.encode(context, return_attention=return_attention)
     return model.query_mlp(u[:, None] + e), attention
 
 
-def mask_token(model: Selfie, context: Tensor, e: Tensor, return_attention: bool = False) -> Query:
+def mask_token(model: Any, context: Tensor, e: Tensor, return_attention: bool = False) -> Query:
     """v = what A gives for a learned mask token, e added, that sees the visible patches: BERT's way."""
     _, v, attention = model.pool.encode(context, model.mask_token + e, return_attention)
     return v, attention
