@@ -103,7 +103,7 @@ def export(run, form, target):
     torchvision: a .safetensors file, the state dict of torchvision's and timm's ResNet. hub: a folder for
     PatchNetwork.from_pretrained. bundle: a folder for load_pretrained, float16, with settings, metrics and SHA-256.
     """
-    from selfie_lite.training.weights import export as write
+    from selfie_lite.training.export import export as write
 
     lines = write(run, form, target)
     file = target if target.is_file() else target / "model.safetensors"

@@ -1,7 +1,6 @@
-"""What features are worth: nearest-neighbour and linear probes on a frozen P, and tables of fine-tuning results."""
+"""What features are worth: nearest-neighbour and linear probes on a frozen P, and how many dimensions features
+use."""
 
-import json
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,15 +15,25 @@ from torch import Tensor
 
 from selfie_lite.augment import normalize
 from selfie_lite.data.datasets import ImageDataset, ImageFiles, load_dataset
-from selfie_lite.errors import SelfieLiteError
+from selfie_lite.evaluation.results import fraction_table, read_results
 from selfie_lite.machine import best_device, environment
 from selfie_lite.patch_network import PatchNetwork
 from selfie_lite.training.device import has_native_bf16
-from selfie_lite.training.finetune import SCRATCH, FinetuneConfig, labelled_subset, require_same_classes
+from selfie_lite.training.labels import labelled_subset, require_part, require_same_classes
 from selfie_lite.training.randomness import seed_of
 from selfie_lite.training.weights import load_patch_network
 
-STRENGTHS = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]  # of the linear probe (scikit-learn's C), the best of which is chosen
+STRENGTHS = [10.0**power for power in range(-6, 3)]  # of the linear probe (scikit-learn's C), the best is chosen
+__all__ = [
+    "STRENGTHS",
+    "effective_rank",
+    "embed",
+    "evaluate_features",
+    "fraction_table",
+    "knn_accuracy",
+    "linear_probe",
+    "read_results",
+]
 PIXELS = 32  # raw pixels of larger images are averaged down to so many a side
 
 
@@ -44,12 +53,13 @@ def evaluate_features(
         image_size: of images read from a folder.
 
     Returns:
-        {"rows": [{"features": name, "dim": D, "knn": accuracy, "linear": accuracy, "strength": C}], and what they were
-        measured on}.
+        {"rows": [{"features": name, "dim": D, "knn": accuracy, "linear": accuracy, "strength": C, "rank":
+        effective dimension}], and what they were measured on}.
 
     Raises:
         SelfieLiteError: for weights or data that cannot be found.
     """
+    require_part("labels", labels, 1)
     networks = {str(source): load_patch_network(source) for source in sources}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "first weights"))
@@ -58,7 +68,7 @@ def evaluate_features(
             networks[name] = PatchNetwork(arch, stem).eval()
     train, test = (load_dataset(data, split, image_size) for split in ("train", "test"))
     require_same_classes(train, test)
-    keep, choose = labelled_subset(train.labels, labels, seed=seed)
+    keep, choose = labelled_subset(train.labels, labels, seed=seed, classes=train.classes)
     both, everything = torch.cat([keep, choose]), torch.arange(len(test))
     y, test_y = train.labels[both].numpy(), test.labels.numpy()
     rows = []
@@ -66,7 +76,8 @@ def evaluate_features(
         x, test_x = embed(network, train, both), embed(network, test, everything)
         linear, strength = linear_probe(x, y, test_x, test_y, len(keep))
         knn = knn_accuracy(x, y, test_x, test_y)
-        rows.append({"features": name, "dim": x.shape[1], "knn": knn, "linear": linear, "strength": strength})
+        row = {"features": name, "dim": x.shape[1], "knn": knn, "linear": linear, "strength": strength}
+        rows.append(row | {"rank": round(effective_rank(test_x), 2)})
     counts = {"labels": labels, "training_images": len(both), "test_images": len(test), "classes": len(train.classes)}
     return {"data": str(data), "seed": seed} | counts | {"rows": rows, "environment": environment()}
 
@@ -124,47 +135,14 @@ def linear_probe(x, y, test_x, test_y, count: int) -> tuple[float, float]:
     return float(fit(chosen, x, y).score(test_x, test_y)), chosen
 
 
-def read_results(file: str | Path) -> list[dict]:
-    """The results that fine-tuning runs appended to a .jsonl file; none if there is no such file yet."""
-    file = Path(file)
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
-
-
-def fraction_table(results: Sequence[dict]) -> list[dict]:
-    """Test accuracy by starting point and part of the labels, every single run, its mean and spread.
+def effective_rank(x: np.ndarray) -> float:
+    """How many dimensions the features use: exp of the entropy of their singular values, taken as shares of their sum
+    (Roy and Vetterli 2007; RankMe, arXiv 2210.02885). Between 1 and D: 1 if all features lie on one line, D if all
+    directions matter alike.
 
     Args:
-        results: as in runs/NAME/result.json or `read_results`. A run repeated with the same settings counts once, the
-            later.
-
-    Returns:
-        [{"arm": "scratch" or where P came from, "labels": fraction, "images": labels used, "runs": {seed: accuracy},
-        "mean": …, "std": of the runs (n - 1), None for a single one, "gain": mean over that from scratch, or None}].
-
-    Raises:
-        SelfieLiteError: if runs differ in more than starting point, part of the labels and seed, and so should not
-            stand in one table.
+        x: (n, D) float features, n larger than D for a rank that is not bounded by n.
     """
-    free = FinetuneConfig.FREE | {"name", "pretrained", "labels", "seed", "eval_every"}
-    rows: dict[tuple, dict] = {}
-    first = None
-    for result in results:
-        config = result["config"]
-        searched = result.get("searched_learning_rates")
-        fixed = {key: value for key, value in config.items() if key not in free}
-        fixed["learning_rate"] = f"best of {', '.join(searched)}" if searched else config["learning_rate"]
-        first = first or fixed
-        if differ := [f"{key} {first[key]} and {fixed[key]}" for key in first if first[key] != fixed[key]]:
-            raise SelfieLiteError(f"these runs are no fair comparison: {'; '.join(differ)}.")
-        images = result["training_images"] + result["validation_images"]
-        arm, labels = config["pretrained"], config["labels"]
-        row = rows.setdefault((arm, labels), {"arm": arm, "labels": labels, "images": images, "runs": {}})
-        row["runs"][config["seed"]] = result["test_accuracy"]
-    for row in rows.values():
-        accuracies = list(row["runs"].values())
-        row["mean"] = statistics.mean(accuracies)
-        row["std"] = statistics.stdev(accuracies) if len(accuracies) > 1 else None
-    for (_, labels), row in rows.items():
-        baseline = rows.get((SCRATCH, labels))
-        row["gain"] = row["mean"] - baseline["mean"] if baseline and row["arm"] != SCRATCH else None
-    return sorted(rows.values(), key=lambda row: (row["labels"], row["arm"] != SCRATCH, row["arm"]))
+    singular = np.linalg.svd(x - x.mean(axis=0), compute_uv=False)
+    shares = singular[singular > 0] / singular.sum() if singular.sum() > 0 else np.ones(1)
+    return float(np.exp(-(shares * np.log(shares)).sum()))

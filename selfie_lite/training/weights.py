@@ -1,18 +1,17 @@
-"""Models that have learnt: load one by name, from a run or from weights made elsewhere, and pass a run's weights on."""
+"""Models that have learnt: load one by name, from a run or from weights made elsewhere. What others wrote is checked
+for its form, and nothing in it is ever executed."""
 
-import json
 import pickle
-import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from selfie_lite.data.catalog import BUNDLED
 from selfie_lite.errors import SelfieLiteError, require_choice
-from selfie_lite.files import sha256 as file_sha256
+from selfie_lite.files import read_json, sha256, words_of
 from selfie_lite.patch_network import PatchNetwork
 from selfie_lite.selfie import Selfie
 from selfie_lite.training.checkpoint import CheckpointError, checkpoint_damage, find_checkpoint, list_checkpoints
@@ -20,6 +19,9 @@ from selfie_lite.training.config import RUNS
 from selfie_lite.training.pretrain import PretrainConfig, make_model
 
 BUNDLED_MODELS = ("additive", "mask_token")
+FIRST_BLOCK = "layer1.0.conv1.weight"  # a ResNet's, wherever it stands in a file
+OF_P = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.")
+DESCRIPTION = {"step": int, "config": dict, "sha256": dict}
 
 
 def load_pretrained(name_or_folder: str | Path = "additive") -> Selfie:
@@ -33,9 +35,7 @@ def load_pretrained(name_or_folder: str | Path = "additive") -> Selfie:
         CheckpointError: if there is none, or its files are not what was written (SHA-256).
     """
     weights, description = read_checkpoint(name_or_folder)
-    model = make_model(_pretrain_config(name_or_folder, description))
-    model.load_state_dict(weights)
-    return model.eval()
+    return fill(make_model(pretrain_config(name_or_folder, description)), weights, name_or_folder)
 
 
 def load_patch_network(source: str | Path) -> PatchNetwork:
@@ -43,37 +43,30 @@ def load_patch_network(source: str | Path) -> PatchNetwork:
 
     Args:
         source: what `load_pretrained` takes, a fine-tuning run too; or weights made elsewhere: a file with the state
-            dict of torchvision's or timm's resnet50 or resnet18 (.safetensors, .pth), or a folder that
-            `PatchNetwork.save_pretrained` wrote.
+            dict of torchvision's or timm's resnet50 or resnet18 (.safetensors, .pth), whatever stands before the names
+            in it; or a folder that `PatchNetwork.save_pretrained` wrote.
 
     Raises:
         CheckpointError: if there is none, it is damaged, or it holds something else.
     """
     weights, _ = read_source(source)
-    weights = {name.removeprefix("patch_network."): tensor for name, tensor in weights.items()}
-    own = {k: v for k, v in weights.items() if k.startswith(("conv1.", "bn1.", "layer1.", "layer2.", "layer3."))}
-    if "conv1.weight" not in own:
-        raise CheckpointError(f"{source} holds no conv1.weight: it is no state dict of torchvision's or timm's ResNet.")
+    own = {name: tensor for name, tensor in weights.items() if name.startswith(OF_P)}
+    if own["conv1.weight"].ndim != 4:
+        raise CheckpointError(f"{source}: its conv1.weight has the shape {tuple(own['conv1.weight'].shape)}.")
     arch = "resnet50" if "layer1.0.conv3.weight" in own else "resnet18"
-    patch_network = PatchNetwork(arch, "small" if own["conv1.weight"].shape[-1] == 3 else "imagenet")
-    try:
-        patch_network.load_state_dict(own)
-    except RuntimeError:
-        raise CheckpointError(
-            f"{source} does not hold the first three blocks of a resnet50 or resnet18: its weights have other shapes."
-        ) from None
-    return patch_network.eval()
+    return fill(PatchNetwork(arch, "small" if own["conv1.weight"].shape[-1] == 3 else "imagenet"), own, source)
 
 
 def read_source(source: str | Path) -> tuple[dict[str, Tensor], dict]:
-    """Weights as `load_patch_network` finds them, and what is known of them: step and config of a checkpoint, or the
-    SHA-256 of a file made elsewhere."""
-    path = Path(source).expanduser()
+    """The tensors of the ResNet in `load_patch_network`'s argument, by torchvision's names, and what is known of them:
+    step and config of a checkpoint, or the SHA-256 of a file made elsewhere."""
+    path = as_path(source)
     if (path / "model.safetensors").is_file() and not (path / "checkpoint.json").is_file():
         path = path / "model.safetensors"
     if path.is_file():
-        return read_weights(path), {"file": path.name, "sha256": file_sha256(path)}
-    return read_checkpoint(source)
+        return resnet_of(read_weights(path), source), {"file": path.name, "sha256": sha256(path)}
+    weights, description = read_checkpoint(source)
+    return resnet_of(weights, source), description
 
 
 def read_checkpoint(name_or_folder: str | Path) -> tuple[dict[str, Tensor], dict]:
@@ -83,50 +76,157 @@ def read_checkpoint(name_or_folder: str | Path) -> tuple[dict[str, Tensor], dict
         CheckpointError: if there is none, or its files are not what was written (SHA-256).
     """
     folder = pretrained_folder(name_or_folder)
+    description = read_description(folder)
     if damage := checkpoint_damage(folder):
         raise CheckpointError(f"the checkpoint {folder} is damaged ({damage}).")
-    return load_file(folder / "model.safetensors"), json.loads((folder / "checkpoint.json").read_text())
+    return read_weights(folder / "model.safetensors"), description
+
+
+def read_description(folder: Path) -> dict:
+    """Step, config and SHA-256 of a checkpoint."""
+    try:
+        description = read_json(folder / "checkpoint.json", "the description of a checkpoint", DESCRIPTION)
+    except SelfieLiteError as error:
+        raise CheckpointError(f"the checkpoint {folder} is damaged ({error})") from None
+    if "model.safetensors" not in description["sha256"]:
+        raise CheckpointError(f"the checkpoint {folder} is damaged (checkpoint.json has no SHA-256 of the weights).")
+    return description
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """A state dict from a .safetensors file, or from one that torch.save wrote; nothing in it is ever executed.
+    """All tensors of a .safetensors file, or of one that torch.save wrote, by name; those of a dictionary inside a
+    dictionary have both names, with a dot between. Nothing in the file is ever executed.
 
     Raises:
         CheckpointError: if it is no such file, or cut short.
     """
     try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        weights = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError):
-        start = file.read_bytes()[:40].lstrip()
-        if start.startswith((b"<", b"version https://git-lfs")):
-            what = "a web page" if start.startswith(b"<") else "a Git LFS pointer"
-            raise CheckpointError(f"{file} is {what}, not weights: download the file itself.") from None
+        with open(file, "rb") as opened:
+            start = opened.read(512)
+        if what := _no_weights(start):
+            raise CheckpointError(f"{file} is {what}, not weights: bring the file itself.")
+        found = load_file(file) if start[8:9] == b"{" else torch.load(file, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except pickle.UnpicklingError as error:
+        if "global" not in str(error).lower():
+            raise CheckpointError(f"{file} holds no weights that can be read: it is cut short, or damaged.") from None
+        raise CheckpointError(
+            f"{file} holds Python objects, a whole model perhaps, and reading those could run anything. Where it was "
+            "made, save the tensors alone: torch.save(model.state_dict(), FILE)."
+        ) from None
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read ({words_of(error)}).") from None
+    except Exception:  # bytes of others: torch and safetensors fail in many ways
         raise CheckpointError(
             f"{file} holds no weights that can be read: it is cut short, or something else."
         ) from None
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+    tensors = dict(_tensors(found))
+    if not tensors:
         raise CheckpointError(f"{file} holds no state dict (tensors by name): save model.state_dict().")
-    return weights
+    return tensors
 
 
-def _pretrain_config(source: str | Path, description: dict) -> PretrainConfig:
+def resnet_of(weights: dict[str, Tensor], source: str | Path) -> dict[str, Tensor]:
+    """The part of `weights` that is a ResNet, by torchvision's names: without what may stand before them, "module.",
+    "backbone." or "state_dict.patch_network." say.
+
+    Raises:
+        CheckpointError: if there is none, or there are two that differ.
+    """
+    before = [name.removesuffix(FIRST_BLOCK) for name in weights if name.endswith(FIRST_BLOCK)]
+    before = [prefix for prefix in before if f"{prefix}conv1.weight" in weights and (not prefix or prefix[-1] == ".")]
+    if not before:
+        raise CheckpointError(
+            f"{source} holds no conv1.weight beside a {FIRST_BLOCK}: it is no state dict of torchvision's or timm's "
+            "ResNet."
+        )
+    found = {
+        prefix: {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+        for prefix in sorted(before, key=len)
+    }
+    first, *others = ({n: t for n, t in part.items() if n.startswith(OF_P)} for part in found.values())
+    if any(o.keys() != first.keys() or not all(torch.equal(o[name], first[name]) for name in first) for o in others):
+        names = " and ".join(f"'{prefix}'" for prefix in found)
+        raise CheckpointError(f"{source} holds several networks, before whose names stands {names}: keep one of them.")
+    return next(iter(found.values()))
+
+
+def fill(model: nn.Module, weights: dict[str, Tensor], source: str | Path) -> nn.Module:
+    """`model` with these weights, in evaluation mode.
+
+    Raises:
+        CheckpointError: if they are not those of such a model, or hold NaN.
+    """
+    expected = model.state_dict()
+    counters = {name for name in expected if name.endswith("num_batches_tracked")}  # old versions have none
+    kind = "such a model"
+    if isinstance(model, PatchNetwork):
+        kind = "the first three blocks of a resnet50 or resnet18"
+    for names, words in ((expected.keys() - counters - weights.keys(), "lacks"), (weights.keys() - expected, "has")):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise CheckpointError(f"{source} does not hold {kind}: it {words} {min(names)}{more}.")
+    for name, tensor in weights.items():
+        if tensor.shape != expected[name].shape:
+            shapes = f"{tuple(tensor.shape)}, not {tuple(expected[name].shape)}"
+            raise CheckpointError(f"{source} does not hold {kind}: {name} has the shape {shapes}.")
+        plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+        if name not in counters and not (plain and tensor.is_floating_point()):
+            raise CheckpointError(f"{source}: {name} is stored as {tensor.dtype}, not as plain floating-point numbers.")
+        if name not in counters and not tensor.float().isfinite().all():
+            raise CheckpointError(
+                f"{source}: {name} holds values that are no finite numbers (NaN): the weights are bad."
+            )
+    model.load_state_dict(
+        {name: tensor.float() for name, tensor in weights.items()}
+        | {name: expected[name] for name in counters - weights.keys()}
+    )
+    return model.eval()
+
+
+def pretrain_config(source: str | Path, description: dict) -> PretrainConfig:
+    """The settings in the description of a checkpoint.
+
+    Raises:
+        CheckpointError: if they are a classifier's, or none that this version knows.
+    """
     if "labels" in description["config"]:
         raise CheckpointError(f"{source} is a fine-tuned classifier: it has P, but no A and no positions.")
-    return PretrainConfig.from_dict(description["config"])
+    try:
+        return PretrainConfig.from_dict(description["config"])
+    except SelfieLiteError as error:
+        raise CheckpointError(f"{source} has settings that cannot be used: {error}") from None
+
+
+def as_path(source: str | Path) -> Path:
+    """The argument of a function that takes a name, a file or a folder.
+
+    Raises:
+        CheckpointError: for anything else.
+    """
+    if not isinstance(source, str | Path) or not str(source):
+        raise CheckpointError(f"say a name, a file or a folder, not {type(source).__name__} {str(source)[:40]!r}.")
+    try:
+        path = Path(source).expanduser()
+        path.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name, ~nobody
+        words = words_of(error) if isinstance(error, OSError) else error
+        raise CheckpointError(f"'{str(source)[:80]}' cannot be a name or a folder ({words}).") from None
+    return path
 
 
 def pretrained_folder(name_or_folder: str | Path = "additive") -> Path:
     """Where the weights of `load_pretrained`'s argument lie."""
-    if name_or_folder in BUNDLED_MODELS:
+    path = as_path(name_or_folder)
+    if str(name_or_folder) in BUNDLED_MODELS:
         return BUNDLED / "pretrained" / name_or_folder
-    for folder in (Path(name_or_folder).expanduser(), RUNS / name_or_folder):
+    for folder in (path, RUNS / path):
         if (folder / "checkpoint.json").is_file():
             return folder
         if (folder / "checkpoint").is_dir():
             return find_checkpoint(folder / "checkpoint")
-    if Path(name_or_folder).is_absolute() or len(Path(name_or_folder).parts) > 1:
+    if path.is_absolute() or len(path.parts) != 1 or path.exists():
         raise CheckpointError(f"there is no run and no checkpoint in {name_or_folder}.")
     require_choice("model", str(name_or_folder), known_models())
     raise AssertionError("not reached: a known model has a folder")
@@ -140,9 +240,9 @@ def load_history(name_or_folder: str | Path = "additive") -> dict[int, Selfie]:
         CheckpointError: as `load_pretrained`.
     """
     newest = pretrained_folder(name_or_folder)
-    if newest.parent.name != "checkpoint" or newest == Path(name_or_folder).expanduser():
-        return {json.loads((newest / "checkpoint.json").read_text())["step"]: load_pretrained(newest)}
-    config = _pretrain_config(name_or_folder, json.loads((newest / "checkpoint.json").read_text()))
+    if newest.parent.name != "checkpoint" or newest == as_path(name_or_folder):
+        return {read_description(newest)["step"]: load_pretrained(newest)}
+    config = pretrain_config(name_or_folder, read_description(newest))
     trained = {int(folder.name): load_pretrained(folder) for folder in list_checkpoints(newest.parent)}
     return {0: make_model(config).eval()} | trained
 
@@ -155,98 +255,29 @@ def known_models() -> list[str]:
 
 def _pretrained_there(run: Path) -> bool:
     try:
-        return "num_masked" in json.loads((run / "config.json").read_text())
-    except (OSError, ValueError):
+        return bool(read_json(run / "config.json", "the settings of a pretraining run", {"num_masked": int}))
+    except SelfieLiteError:
         return False
 
 
-FORMS = ("torchvision", "hub", "bundle")
-MODEL_CARD = """---
-library_name: selfie-lite
-license: mit
-tags: [self-supervised, selfie]
----
-
-P, the patch network of *Selfie* (arXiv 1906.02940): a ResNet's first three blocks, as selfie-lite trained them.
-The weights keep torchvision's names.
-
-```python
-from selfie_lite import PatchNetwork
-
-patch_network = PatchNetwork.from_pretrained("FOLDER")  # (B, N, 3, S, S) normalised float -> (B, N, D)
-```
-
-How they were made:
-
-```json
-MADE
-```
-"""
+def _no_weights(start: bytes) -> str:
+    """What a file is whose first bytes are no weights; "" if they may be."""
+    if not start:
+        return "empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer"
+    if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
+        return "a web page"
+    if min(start) >= 9:  # no byte that text does not have
+        return f"text ({start[:40].decode(errors='replace').strip()!r})"
+    return ""
 
 
-def export(source: str | Path, form: str, target: Path) -> str:
-    """Write the newest weights of a run, or of what else `load_patch_network` takes, to `target`.
-
-    Args:
-        form: "torchvision", a .safetensors file with the state dict of torchvision's and timm's ResNet (P's part, or of
-            a fine-tuning run all of it); "hub", a folder for `PatchNetwork.from_pretrained`; "bundle", a folder for
-            `load_pretrained`.
-
-    Returns:
-        The lines of Python that read it.
-
-    Raises:
-        CheckpointError: if there are no whole weights. SelfieLiteError: if `target` is taken or has the wrong ending.
-    """
-    require_choice("form", form, FORMS)
-    if target.is_file() or target.is_dir() and (form == "torchvision" or any(target.iterdir())):
-        raise SelfieLiteError(f"{target} is not empty: name a new {'file' if form == 'torchvision' else 'folder'}.")
-    if form == "torchvision" and target.suffix != ".safetensors":
-        raise SelfieLiteError(f"name a file that ends in .safetensors, not {target}.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if form == "bundle":
-        _pretrain_config(source, read_checkpoint(source)[1])  # a classifier is no bundle
-        export_pretrained(source, target)
-        return f"load_pretrained('{target}')"
-    patch_network = load_patch_network(source)
-    weights, description = read_source(source)
-    if form == "hub":
-        target.mkdir(exist_ok=True)
-        (target / "README.md").write_text(
-            MODEL_CARD.replace("MADE", json.dumps(description, indent=1)), encoding="utf-8"
-        )
-        patch_network.save_pretrained(target)
-        return f"PatchNetwork.from_pretrained('{target}')"
-    if "fc.weight" not in weights:  # not a whole classifier
-        weights = patch_network.state_dict()
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, target, metadata={"format": "pt"})
-    num_classes = f"num_classes={len(weights['fc.bias'])}" if "fc.bias" in weights else ""
-    lines = [f"model = torchvision.models.{patch_network.arch}({num_classes})"]
-    if patch_network.stem == "small":  # torchvision's own first layers are for larger images
-        lines.append("model.conv1, model.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()")
-    lines.append(f"model.load_state_dict(load_file('{target}'), strict=False)")
-    return "\n".join(lines)
-
-
-def export_pretrained(run: str | Path, folder: Path) -> Path:
-    """Write the weights of a run's newest checkpoint as float16, half the size, with their SHA-256, the config, the
-    metrics and the environment of the run; `load_pretrained(folder)` reads them.
-
-    Raises:
-        CheckpointError: if the run has no whole checkpoint. SelfieLiteError: if `folder` is not empty.
-    """
-    source = pretrained_folder(run)
-    if folder.is_dir() and any(folder.iterdir()):
-        raise SelfieLiteError(f"{folder} is not empty: name a new folder.")
-    folder.mkdir(parents=True, exist_ok=True)
-    description = json.loads((source / "checkpoint.json").read_text())
-    weights = load_file(source / "model.safetensors")
-    small = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
-    save_file(small, folder / "model.safetensors")
-    sha256 = {"model.safetensors": file_sha256(folder / "model.safetensors")}
-    text = json.dumps({"step": description["step"], "config": description["config"], "sha256": sha256}, indent=1)
-    (folder / "checkpoint.json").write_text(text + "\n")
-    for name in ("metrics.jsonl", "environment.json"):
-        if (file := source.parent.parent / name).is_file():
-            shutil.copy(file, folder)
-    return folder
+def _tensors(found: object, before: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
+    if not isinstance(found, dict) or depth > 5:
+        return
+    for name, value in found.items():
+        if isinstance(value, Tensor):
+            yield f"{before}{name}", value.detach()
+        else:
+            yield from _tensors(value, f"{before}{name}.", depth + 1)

@@ -15,7 +15,7 @@ from torch import nn
 
 from selfie_lite import PatchGrid, PatchNetwork, Selfie, SelfieLiteError, load_dataset
 from selfie_lite.augment import normalize
-from selfie_lite.training import finetune as classifier_module
+from selfie_lite.training import outcome
 from selfie_lite.training.checkpoint import CheckpointError, find_checkpoint, list_checkpoints, load_checkpoint
 from selfie_lite.training.finetune import (
     FINETUNE_PRESETS,
@@ -285,7 +285,7 @@ def test_two_processes_fine_tune_and_write_once():
         (["--from", "aditive"], "Did you mean 'additive'"),
         (["--labels", "0"], "above 0 and up to 1, but is 0.0"),
         (["--labels", "1.2"], "above 0 and up to 1, but is 1.2"),
-        (["--validation", "0.7"], "validation must be above 0 and up to 0.5, but is 0.7"),
+        (["--validation", "0.7"], "above 0 and up to 0.5, but is 0.7"),
         (["--data", "colours", "--image-size", "16", "--labels", "0.01"], "of class 0 is 0: too few"),
         (
             ["--data", "colours", "--image-size", "16", "--batch-size", "500"],
@@ -312,7 +312,7 @@ def test_other_classes_to_test_on_are_refused():
 
 
 def test_another_number_of_classes_is_told(monkeypatch, capsys):
-    with pytest.raises(SelfieLiteError, match="num_classes must be 2 or more, but is 1"):
+    with pytest.raises(SelfieLiteError, match="num_classes must be a whole number, 2 or more, but is 1"):
         resnet50_classifier(num_classes=1)
     finetune(finetune_config(test=False))
     cache = Path("cache/colours")

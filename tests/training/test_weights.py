@@ -19,14 +19,8 @@ from selfie_lite.errors import SelfieLiteError
 from selfie_lite.training.checkpoint import CheckpointError, checkpoint_damage, find_checkpoint
 from selfie_lite.training.finetune import finetune, load_classifier
 from selfie_lite.training.pretrain import make_model, pretrain
-from selfie_lite.training.weights import (
-    BUNDLED_MODELS,
-    export,
-    export_pretrained,
-    load_patch_network,
-    load_pretrained,
-    pretrained_folder,
-)
+from selfie_lite.training.export import export, export_pretrained
+from selfie_lite.training.weights import BUNDLED_MODELS, load_patch_network, load_pretrained, pretrained_folder
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +215,7 @@ def test_a_classifier_is_exported_whole(tmp_path, monkeypatch):
     [
         ("page.pth", b"<!doctype html><html>", "is a web page, not weights"),
         ("pointer.safetensors", b"version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer"),
-        ("empty.pth", b"", "cut short, or something else"),
+        ("empty.pth", b"", "is empty, not weights"),
         ("cut.safetensors", b"\x10\x00\x00", "cut short, or something else"),
     ],
 )
@@ -239,7 +233,7 @@ def test_other_weights_are_told(tmp_path):
     for name, message in {
         "linear.pth": "holds no conv1.weight",
         "list.pth": "no state dict",
-        "module.pth": "no weights that can be read",
+        "module.pth": "Python objects",
         "34.safetensors": "first three blocks of a resnet50 or resnet18",
     }.items():
         with pytest.raises(CheckpointError, match=message):
