@@ -7,15 +7,13 @@ import pytest
 import tiny
 import torch
 
-from selfie_lite import PatchNetwork, SelfieLiteError, load_dataset
+from selfie_lite import PatchNetwork, load_dataset
 from selfie_lite.augment import normalize
 from selfie_lite.evaluation.probes import (
     embed,
     evaluate_features,
-    fraction_table,
     knn_accuracy,
     linear_probe,
-    read_results,
 )
 
 rng = np.random.default_rng(0)
@@ -111,33 +109,3 @@ def test_the_command_prints_a_table_and_writes_a_file(tmp_path, monkeypatch, cap
     result = json.loads((tmp_path / "r.json").read_text())
     assert result["data"] == "colours" and len(result["rows"]) == 4 and result["environment"]["commit"]
     assert result["command"].startswith("selfie-lite evaluate --from additive")
-
-
-def result(arm, labels, seed, accuracy, **changes):
-    config = tiny.finetune_config(pretrained=arm, labels=labels, seed=seed, name=f"{arm}{seed}").to_dict() | changes
-    return {"config": config, "test_accuracy": accuracy, "training_images": 90, "validation_images": 10}
-
-
-def test_a_table_has_every_run_its_mean_spread_and_gain(tmp_path):
-    runs = [result("scratch", 0.1, 0, 0.3), result("scratch", 0.1, 1, 0.5), result("additive", 0.1, 0, 0.9)]
-    runs += [result("additive", 0.1, 0, 0.6), result("additive", 1.0, 0, 0.7)]
-    (tmp_path / "r.jsonl").write_text("".join(json.dumps(run) + "\n" for run in runs))
-    assert read_results(tmp_path / "none.jsonl") == []
-    scratch, additive, whole = fraction_table(read_results(tmp_path / "r.jsonl"))
-    assert (scratch["arm"], scratch["labels"], scratch["images"]) == ("scratch", 0.1, 100)
-    assert scratch["runs"] == {0: 0.3, 1: 0.5} and scratch["mean"] == pytest.approx(0.4)
-    assert scratch["std"] == pytest.approx(0.02**0.5) and scratch["gain"] is None
-    assert additive["runs"] == {0: 0.6}, "repeated with the same settings: the later counts"
-    assert additive["std"] is None and additive["gain"] == pytest.approx(0.2)
-    assert whole["labels"] == 1.0 and whole["gain"] is None
-
-
-def test_runs_that_are_no_fair_comparison_are_refused():
-    with pytest.raises(SelfieLiteError, match="no fair comparison: steps 6 and 60"):
-        fraction_table([result("scratch", 0.1, 0, 0.3), result("additive", 0.1, 0, 0.5, steps=60)])
-    one, two = result("scratch", 0.1, 0, 0.3), result("additive", 0.1, 0, 0.5, learning_rate=0.1)
-    with pytest.raises(SelfieLiteError, match="learning_rate 0.001 and 0.1"):
-        fraction_table([one, two])
-    for run in (one, two):
-        run["searched_learning_rates"] = {"0.001": 0.2, "0.1": 0.3}
-    assert len(fraction_table([one, two])) == 2, "the same search may choose differently"

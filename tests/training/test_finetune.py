@@ -1,6 +1,8 @@
 """Fine-tuning: what comes from P and what is fresh, which labels are used, and that both arms get the same."""
 
+import importlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +17,6 @@ from torch import nn
 
 from selfie_lite import PatchGrid, PatchNetwork, Selfie, SelfieLiteError, load_dataset
 from selfie_lite.augment import normalize
-from selfie_lite.training import outcome
 from selfie_lite.training.checkpoint import CheckpointError, find_checkpoint, list_checkpoints, load_checkpoint
 from selfie_lite.training.finetune import (
     FINETUNE_PRESETS,
@@ -25,11 +26,51 @@ from selfie_lite.training.finetune import (
     load_classifier,
     make_classifier,
     read_metrics,
+    require_same_classes,
     resnet50_classifier,
     search_learning_rate,
 )
 from selfie_lite.training.pretrain import pretrain
 from selfie_lite.training.weights import known_models, load_pretrained
+
+finetune_module, outcome, classifier = (
+    importlib.import_module(f"selfie_lite.training.{name}") for name in ("finetune", "outcome", "classifier")
+)
+
+
+@pytest.fixture(scope="module")
+def arms(tmp_path_factory):
+    """A run of each arm, ended: the folder that they lie in, the images that each saw, the parts that it evaluated."""
+    folder, seen, order = tmp_path_factory.mktemp("arms"), {}, {}
+    plain_normalize, plain_evaluate = classifier.normalize, classifier.evaluate_classifier
+
+    def spy(images):
+        seen[name].append(images.clone())
+        return plain_normalize(images)
+
+    def note(model, dataset, *rest):
+        order[name].append(dataset.split)
+        return plain_evaluate(model, dataset, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SELFIE_LITE_DATA", str(folder / "cache"))
+        make_labelled(folder / "cache")
+        patch.chdir(folder)
+        for module in (finetune_module, classifier):
+            patch.setattr(module, "normalize", spy)
+        for module in (finetune_module, outcome):
+            patch.setattr(module, "evaluate_classifier", note)
+        for name in ("scratch", "additive"):
+            seen[name], order[name] = [], []
+            finetune(finetune_config(name=name, pretrained=name, results="all.jsonl"))
+    return folder, seen, order
+
+
+@pytest.fixture
+def ended(arms):
+    """A copy of those two runs in the test's own folder."""
+    shutil.copytree(arms[0] / "runs", "runs")
+    shutil.copy(arms[0] / "all.jsonl", "all.jsonl")
 
 
 @pytest.fixture(autouse=True)
@@ -91,74 +132,22 @@ def test_both_arms_share_every_fresh_weight():
     assert not torch.equal(one["fc.weight"], again.state_dict()["fc.weight"])
 
 
-# The labels
-
-
-def test_labelled_subsets_are_balanced_nested_and_fixed_by_the_seed():
-    labels = torch.arange(1000) % 10
-    labels[labels == 9] = 0  # a class with twice as many
-    earlier = [set(), set()]
-    for fraction in (0.05, 0.08, 0.2, 1.0):
-        parts = labelled_subset(labels, fraction, seed=1)
-        train, choose = (set(part.tolist()) for part in parts)
-        assert not train & choose and earlier[0] <= train and earlier[1] <= choose
-        assert torch.cat(parts).unique().numel() == len(train) + len(choose)
-        counts = labels[torch.cat(parts)].bincount()
-        assert counts.tolist() == [round(200 * fraction)] + 8 * [round(100 * fraction)]
-        assert labels[parts[1]].bincount().min() >= 1
-        earlier = [train, choose]
-    assert earlier[0] | earlier[1] == set(range(1000))
-    assert len(earlier[1]) == 100
-    same, other = labelled_subset(labels, 0.2, seed=1), labelled_subset(labels, 0.2, seed=2)
-    assert torch.equal(labelled_subset(labels, 0.2, seed=1)[0], same[0]) and not torch.equal(same[0], other[0])
-    half = labelled_subset(labels, 0.2, validation=0.5)
-    assert abs(len(half[0]) - len(half[1])) <= 10
-
-
-@pytest.mark.parametrize(
-    ("fraction", "message"),
-    [
-        (0.0, "above 0 and up to 1, but is 0.0"),
-        (1.01, "but is 1.01"),
-        (0.001, "0.001 of the 100 labels of class 0 is 0: too few.*at least 0.02"),
-    ],
-)
-def test_fractions_that_cannot_be(fraction, message):
-    with pytest.raises(SelfieLiteError, match=message):
-        labelled_subset(torch.arange(1000) % 10, fraction)
-
-
-def test_one_class_is_nothing_to_learn():
-    with pytest.raises(SelfieLiteError, match="two classes or more"):
-        labelled_subset(torch.zeros(10, dtype=torch.int64), 1.0)
-
-
 # Runs
 
 
-def test_both_arms_see_the_same_images_in_the_same_order(monkeypatch):
-    seen = {}
-    plain = classifier_module.normalize
-
-    def spy(images):
-        seen[name].append(images.clone())
-        return plain(images)
-
-    monkeypatch.setattr(classifier_module, "normalize", spy)
-    for name in ("scratch", "additive"):
-        seen[name] = []
-        finetune(finetune_config(name=name, pretrained=name))
+def test_both_arms_see_the_same_images_in_the_same_order(arms):
+    folder, seen, _ = arms
     assert len(seen["scratch"]) == len(seen["additive"]) > 6
     assert all(torch.equal(one, two) for one, two in zip(seen["scratch"], seen["additive"], strict=True))
-    first, second = (result_of(Path("runs") / name)["config"] for name in seen)
+    first, second = (result_of(folder / "runs" / name)["config"] for name in seen)
     assert {key for key in first if first[key] != second[key]} == {"name", "pretrained"}
 
 
 def test_it_learns_and_the_kept_weights_are_the_best_on_the_validation_part():
-    folder = finetune(finetune_config(steps=40, eval_every=4, save_every=40, learning_rate=3e-3))
+    folder = finetune(finetune_config(steps=24, eval_every=4, save_every=24, learning_rate=3e-3))
     result, lines = result_of(folder), read_metrics(folder)
     evaluated = [line for line in lines if "validation_accuracy" in line]
-    assert [line["step"] for line in evaluated] == list(range(4, 41, 4))
+    assert [line["step"] for line in evaluated] == list(range(4, 25, 4))
     highest = max(line["validation_accuracy"] for line in evaluated)
     chosen = [line for line in evaluated if line["validation_accuracy"] == highest][-1]
     assert result["chosen_step"] == chosen["step"] and result["validation_accuracy"] == highest > 0.8
@@ -183,7 +172,7 @@ def test_weights_of_an_earlier_and_better_evaluation_come_back(monkeypatch):
         seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
         return 1.0, next(accuracies)
 
-    monkeypatch.setattr(classifier_module, "evaluate_classifier", evaluate)
+    monkeypatch.setattr(finetune_module, "evaluate_classifier", evaluate)
     folder = finetune(finetune_config(test=False))
     weights, _, _ = load_checkpoint(find_checkpoint(folder / "checkpoint"))
     assert all(torch.equal(weights[name], tensor) for name, tensor in seen[1].items())
@@ -193,14 +182,40 @@ def test_weights_of_an_earlier_and_better_evaluation_come_back(monkeypatch):
 
 
 @pytest.mark.parametrize("step", ["2", "4"])
-def test_resumed_is_bit_for_bit_the_same_its_choice_too(step):
-    straight = finetune(finetune_config(name="straight", pretrained="additive"))
-    finetune(finetune_config(pretrained="additive"))
-    resumed = finetune(finetune_config(pretrained="additive", resume=step))
+def test_resumed_is_bit_for_bit_the_same_its_choice_too(arms, ended, step):
+    straight, resumed = arms[0] / "runs/additive", Path("runs/additive")
+    shutil.rmtree(resumed / "checkpoint/00000006")
+    (resumed / "result.json").unlink()
+    finetune(finetune_config(name="additive", pretrained="additive", resume=step, results="all.jsonl"))
     weights = [load_checkpoint(find_checkpoint(folder / "checkpoint"))[0] for folder in (straight, resumed)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     one, two = result_of(straight), result_of(resumed)
     assert (one["test_accuracy"], one["chosen_step"]) == (two["test_accuracy"], two["chosen_step"])
+    assert len(Path("all.jsonl").read_text().splitlines()) == 2, "the same result is not written twice"
+
+
+def test_a_run_that_has_ended_says_so_and_is_left_as_it_is(ended, monkeypatch, capsys):
+    def files():
+        return {path: path.read_bytes() for path in [*Path("runs").rglob("*"), Path("all.jsonl")] if path.is_file()}
+
+    before = files()
+    words = ["--name", "additive", "--resume", "newest", "--results", "all.jsonl"]
+    assert run(monkeypatch, "finetune", *words) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "runs/additive has ended: validation accuracy" in said and "nothing to go on with" in said
+    assert files() == before
+    assert result_of(Path("runs/additive"))["seconds"] > 0
+
+
+def test_a_run_killed_before_its_result_gets_it_and_the_test_images_too_if_they_are_asked_for_later(ended, monkeypatch):
+    folder = Path("runs/scratch")
+    earlier = result_of(folder)
+    (folder / "result.json").unlink()
+    finetune(finetune_config(name="scratch", resume="newest", test=False))
+    assert "test_accuracy" not in result_of(folder)
+    finetune(finetune_config(name="scratch", resume="newest"))
+    assert result_of(folder)["test_accuracy"] == earlier["test_accuracy"]
+    assert (folder / "README.md").read_text().count("Result (`result.json`)") == 1
 
 
 def test_stopped_by_a_signal_it_reads_no_test_images_and_goes_on_from_its_own_settings(monkeypatch, capsys):
@@ -216,39 +231,44 @@ def test_stopped_by_a_signal_it_reads_no_test_images_and_goes_on_from_its_own_se
     assert result_of(folder)["config"]["labels"] == 0.8
 
 
-def test_the_test_images_are_read_once_and_only_at_the_end(monkeypatch):
-    order = []
-    plain = classifier_module.evaluate_classifier
-
-    def spy(model, dataset, *rest):
-        order.append(dataset.split)
-        return plain(model, dataset, *rest)
-
-    monkeypatch.setattr(classifier_module, "evaluate_classifier", spy)
-    finetune(finetune_config())
-    assert order == ["train", "train", "train", "test"]
+def test_the_test_images_are_read_once_and_only_at_the_end(arms):
+    assert arms[2] == {arm: ["train", "train", "train", "test"] for arm in ("scratch", "additive")}
 
 
 def test_a_search_gives_both_arms_the_same_and_tests_only_its_winner(monkeypatch):
     for arm in ("scratch", "additive"):
-        settings = finetune_config(name=arm, pretrained=arm, steps=12, eval_every=6, save_every=12, results="all.jsonl")
+        accuracies = iter([0.3, 0.6])
+        monkeypatch.setattr(finetune_module, "evaluate_classifier", lambda *_, found=accuracies: (1.0, next(found)))
+        settings = finetune_config(name=arm, pretrained=arm, steps=2, eval_every=0, results="all.jsonl")
         folder = search_learning_rate(settings, [1e-5, 3e-3])
         assert folder.name == f"{arm}-0.003"
     lines = [json.loads(line) for line in Path("all.jsonl").read_text().splitlines()]
-    assert len(lines) == 2 and all(line["test_accuracy"] > 0 for line in lines)
+    assert len(lines) == 2 and all(0 <= line["test_accuracy"] <= 1 for line in lines)
     for line in lines:
         searched = line["searched_learning_rates"]
-        assert set(searched) == {"1e-05", "0.003"} and line["validation_accuracy"] == max(searched.values())
+        assert searched == {"1e-05": 0.3, "0.003": 0.6} and line["validation_accuracy"] == 0.6
         assert line["config"]["learning_rate"] == 0.003 and line["config"]["arch"] == "resnet18"
-    assert "test_accuracy" not in result_of(Path("runs/scratch-1e-05"))
-    with pytest.raises(SelfieLiteError, match="two learning rates or more, but got .0.1"):
-        search_learning_rate(finetune_config(), [0.1])
+    assert "pretraining" in lines[1] and "test_accuracy" not in result_of(Path("runs/scratch-1e-05"))
+    before = result_of(folder)
+    again = search_learning_rate(settings.updated(resume="newest"), [1e-5, 3e-3])  # the iterator would be exhausted
+    assert again == folder and result_of(folder) == before and len(Path("all.jsonl").read_text().splitlines()) == 2
+    for rates, message in [
+        ([0.1], "two learning rates or more, but got .0.1"),
+        ([0.1, float("nan")], "learning_rate must be above 0 and finite, but is nan"),
+        ([0.1, -0.1], "learning_rate must be above 0 and finite, but is -0.1"),
+        ([0.1, 0.1000000001], "share a name"),
+        ([1e-5, 0.1], "additive-1e-05 already holds a run"),
+    ]:
+        with pytest.raises(SelfieLiteError, match=message):
+            search_learning_rate(settings, rates)
+    assert not Path("runs/additive-0.1").exists(), "told before the first run"
 
 
 def test_a_result_carries_its_circumstances(tmp_path):
     make_data(tmp_path / "cache")
     pretrain(pretrain_config(steps=2, save_every=2))
-    folder = finetune(finetune_config(pretrained="runs/tiny", arch="", labels=0.5, results="out/results.jsonl"))
+    settings = finetune_config(steps=2, pretrained="runs/tiny", arch="", labels=0.5, results="out/results.jsonl")
+    folder = finetune(settings)
     result = json.loads(Path("out/results.jsonl").read_text())
     assert result == result_of(folder)
     assert result["config"]["pretrained"] == "runs/tiny" and result["config"]["arch"] == "resnet18"
@@ -286,7 +306,7 @@ def test_two_processes_fine_tune_and_write_once():
         (["--labels", "0"], "above 0 and up to 1, but is 0.0"),
         (["--labels", "1.2"], "above 0 and up to 1, but is 1.2"),
         (["--validation", "0.7"], "above 0 and up to 0.5, but is 0.7"),
-        (["--data", "colours", "--image-size", "16", "--labels", "0.01"], "of class 0 is 0: too few"),
+        (["--data", "colours", "--image-size", "16", "--labels", "0.01"], "of class red is 0: too few"),
         (
             ["--data", "colours", "--image-size", "16", "--batch-size", "500"],
             "batch_size 500 is more than the 54 images",
@@ -308,28 +328,84 @@ def test_mistakes_are_one_message_before_anything_is_written(words, message, mon
 def test_other_classes_to_test_on_are_refused():
     train, test = load_dataset("colours"), load_dataset("sample", "test")
     with pytest.raises(SelfieLiteError, match="colours has 3 classes to train on and 10 others to test on"):
-        classifier_module.require_same_classes(train, test)
+        require_same_classes(train, test)
 
 
-def test_another_number_of_classes_is_told(monkeypatch, capsys):
-    with pytest.raises(SelfieLiteError, match="num_classes must be a whole number, 2 or more, but is 1"):
-        resnet50_classifier(num_classes=1)
-    finetune(finetune_config(test=False))
+def test_another_number_of_classes_is_told(ended):
+    for wrong in (1, True, 2.0, "10", None):
+        with pytest.raises(SelfieLiteError, match=f"num_classes must be a whole number, 2 or more, but is {wrong!r}"):
+            resnet50_classifier(num_classes=wrong)
     cache = Path("cache/colours")
     description = json.loads((cache / "dataset.json").read_text())
     (cache / "dataset.json").write_text(json.dumps(description | {"classes": ["a", "b", "c", "d"]}))
     with pytest.raises(CheckpointError, match="fc.bias has shape .3,. there and .4,. here. Has colours been"):
-        finetune(finetune_config(test=False, resume="4"))
+        finetune(finetune_config(name="scratch", resume="4"))
 
 
-def test_a_classifier_is_no_puzzle_solver_and_the_other_way_round():
-    finetune(finetune_config(test=False))
-    with pytest.raises(CheckpointError, match="fine is a fine-tuned classifier: it has P, but no A"):
-        load_pretrained("fine")
+def test_a_classifier_is_no_puzzle_solver_and_the_other_way_round(ended):
+    with pytest.raises(CheckpointError, match="scratch is a fine-tuned classifier: it has P, but no A"):
+        load_pretrained("scratch")
     with pytest.raises(CheckpointError, match="additive was pretrained, not fine-tuned"):
         load_classifier("additive")
     with pytest.raises(CheckpointError, match="learning_rate is 0.001 there and 0.5 here"):
-        finetune(finetune_config(resume="newest", learning_rate=0.5))
+        finetune(finetune_config(name="scratch", resume="newest", learning_rate=0.5))
+
+
+@pytest.mark.parametrize("wrong", [nn.Linear(2, 2), {"conv1.weight": 1}, 3, b"additive"])
+def test_p_of_another_type_is_told(wrong):
+    with pytest.raises(SelfieLiteError, match=f"None for fresh weights; not {type(wrong).__name__}"):
+        resnet50_classifier(wrong)
+
+
+def test_a_batch_that_batch_normalisation_cannot_take_is_told():
+    with pytest.raises(SelfieLiteError, match="batch_size 1 gives batch normalisation one value.*use 2 or more"):
+        finetune(finetune_config(stem="imagenet", batch_size=1))
+    for size in (0, -4, 10**6):
+        with pytest.raises(SelfieLiteError, match=f"image_size must lie between 1 and 4096 pixels, but is {size}"):
+            finetune_config(image_size=size)
+
+
+# Files of results
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a diary\n", "line 1, is not the result of a fine-tuning run"),
+        ('{"config": {}}\n', "has no 'validation_accuracy'"),
+        ("no end of line", "holds no results of fine-tuning runs"),
+        ("[1]\n", "line 1"),
+        (None, "is a folder: name a file"),
+    ],
+)
+def test_results_are_never_appended_to_what_holds_none(text, message):
+    file = Path("diary.txt")
+    file.mkdir() if text is None else file.write_text(text)
+    with pytest.raises(SelfieLiteError, match=message):
+        finetune(finetune_config(results="diary.txt"))
+    with pytest.raises(SelfieLiteError, match=message):
+        search_learning_rate(finetune_config(results="diary.txt"), [0.1, 0.2])
+    assert not Path("runs").exists() and (text is None or file.read_text() == text)
+
+
+def test_a_place_that_cannot_be_is_told_before_the_work():
+    Path("file").write_text("")
+    for place, message in {"file/r.jsonl": "is a file, not a folder", "x" * 300: "cannot be a file"}.items():
+        with pytest.raises(SelfieLiteError, match=message):
+            finetune(finetune_config(results=place))
+    assert not Path("runs").exists()
+
+
+def test_a_line_that_cannot_be_written_in_the_end_does_not_lose_the_run(capsys):
+    def spoil(lines):
+        Path("out").mkdir(exist_ok=True)
+        Path("out/r.jsonl").write_text("written by another program in the meantime\n")
+
+    folder = finetune(finetune_config(steps=2, results="out/r.jsonl"), on_log=spoil)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "out/r.jsonl got no line" in said and "The result is in runs/fine/result.json" in said
+    assert result_of(folder)["test_accuracy"] >= 0
+    assert Path("out/r.jsonl").read_text() == "written by another program in the meantime\n"
 
 
 def test_the_arch_is_that_of_p_whatever_the_preset_says(monkeypatch, tmp_path):
