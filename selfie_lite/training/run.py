@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from selfie_lite.errors import SelfieLiteError
+from selfie_lite.files import read_json_lines
 from selfie_lite.machine import environment
 from selfie_lite.training.checkpoint import (
     CheckpointError,
@@ -170,7 +171,7 @@ def best_line(lines: list[dict], select: str) -> dict:
 
 def read_metrics(folder: Path) -> list[dict]:
     """The lines of metrics of a run."""
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return read_json_lines(folder / "metrics.jsonl", "a line of metrics", {"step": int})
 
 
 def write_report(
