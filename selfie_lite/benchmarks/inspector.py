@@ -3,7 +3,9 @@
 import time
 
 from selfie_lite.benchmarks.timing import spread
-from selfie_lite.inspector.panel import NOTHING, VIEWS, PatchInspector
+from selfie_lite.inspector.controls import NOTHING
+from selfie_lite.inspector.panel import PatchInspector
+from selfie_lite.inspector.state import VIEWS
 from selfie_lite.machine import environment
 
 
@@ -18,7 +20,7 @@ def time_inspector(rounds: int) -> dict:
             for name, control in {
                 "image": inspector.image_number, "seed": inspector.seed, "location": inspector.location
             }.items():  # fmt: skip
-                value = inspector.masked[turn % 4] if name == "location" else turn + len(view) + 20 * len(compared)
+                value = inspector.masked[turn % 4] if name == "location" else turn + len(view) + 200 * bool(compared)
                 start, drawn = time.perf_counter(), inspector.renders
                 control.value = value
                 seconds = time.perf_counter() - start

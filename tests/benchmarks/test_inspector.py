@@ -1,5 +1,5 @@
 from selfie_lite.benchmarks.inspector import time_inspector
-from selfie_lite.inspector.panel import VIEWS
+from selfie_lite.inspector.state import VIEWS
 
 
 def test_bench_inspector_times_every_view():

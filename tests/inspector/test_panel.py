@@ -8,6 +8,7 @@ import statistics
 import time
 from datetime import UTC, datetime
 
+import ipywidgets
 import pytest
 import torch
 from PIL import Image
@@ -15,7 +16,10 @@ from tiny import config, make_data
 
 from selfie_lite import PatchGrid, Selfie, SelfieLiteError, cli, load_dataset
 from selfie_lite.beliefs import fit_image, look
-from selfie_lite.inspector.panel import ANY, ASK, HIDE, NOTHING, VIEWS, PatchInspector, _open_model
+from selfie_lite.inspector import panel
+from selfie_lite.inspector.controls import ANY, NOTHING
+from selfie_lite.inspector.panel import PatchInspector
+from selfie_lite.inspector.state import ASK, HIDE, VIEWS
 from selfie_lite.training.pretrain import pretrain
 from selfie_lite.training.weights import load_history, load_pretrained
 
@@ -157,7 +161,7 @@ def test_play_a_round(inspector):
     inspector.check.click()
     assert "Place a candidate at" in message(inspector) and inspector.score["rounds"] == 0
     letters = {button.description: button for button in inspector.candidates.children}
-    beliefs = inspector._look()[0][1]
+    beliefs = inspector.state.look()[0][1]
     for row, at in enumerate(inspector.masked):
         inspector.board.children[at].click()
         letters[beliefs.letter(row)].click()
@@ -175,7 +179,7 @@ def test_play_a_round(inspector):
         button.click()
     inspector.board.children[first].click()
     moved = inspector.placed[inspector.masked[1]]
-    inspector.candidates.children[inspector._order.index(moved)].click()
+    inspector.candidates.children[inspector.state.order.index(moved)].click()
     assert inspector.placed[first] == moved and len(inspector.placed) == 3, "a candidate lies at one place only"
     moved = inspector.to_png()
     inspector.candidates.children[0].click()
@@ -207,9 +211,8 @@ def test_a_file_of_ones_own_by_path(tmp_path):
 
 def test_errors_leave_everything_as_it_was_and_the_widget_usable(inspector):
     large = Selfie(PatchGrid(224, 32), arch="resnet18").eval()
-    inspector._opened[_open_model, "large"] = {0: large}
-    inspector.model_name.options = [*inspector.model_name.options, "large"]
-    inspector.compare_name.options = [*inspector.compare_name.options, "large"]
+    inspector.sources.model(large, "large")
+    inspector.seed.value = 1  # the lists are filled again
     good = seen(inspector)
     inspector.compare_name.value = "large"
     assert "cannot share one mask" in message(inspector) and inspector.compare_name.value == NOTHING
@@ -373,3 +376,47 @@ def test_the_page_is_refused_for_a_model_that_is_not_there(monkeypatch, capsys, 
     assert (
         ended.value.code == 2 and "Did you mean 'additive'" in capsys.readouterr().err and not list(tmp_path.iterdir())
     )
+
+
+def open_widgets():
+    return len(ipywidgets.widgets.widget._instances)
+
+
+def test_closing_leaves_no_widget_behind():
+    before = open_widgets()
+    inspector = PatchInspector(compare="mask_token")
+    opened = open_widgets()
+    assert opened > before + 100
+    inspector.data.value = "photos"  # a change of the board is one of widgets too
+    inspector.compare_name.value = NOTHING
+    inspector.sources.model(Selfie(PatchGrid(224, 32), arch="resnet18").eval(), "large")
+    inspector.seed.value = 1
+    inspector.model_name.value = "large"
+    assert message(inspector) == "" and len(inspector.board.children) == 49
+    inspector.model_name.value = "additive"
+    assert len(inspector.board.children) == 16 and open_widgets() <= opened
+    inspector.close()
+    inspector.close()
+    assert open_widgets() == before
+
+
+def test_a_cell_that_is_run_again_closes_what_it_made_before(monkeypatch):
+    shell = type("Shell", (), {"get_parent": lambda self: self.parent})()
+    monkeypatch.setattr(panel, "get_ipython", lambda: shell)
+
+    def run(cell, execution, count=1):
+        shell.parent = {"metadata": {"cellId": cell} if cell else {}, "header": {"msg_id": execution}}
+        return [PatchInspector() for _ in range(count)]
+
+    before = open_widgets()
+    (one,) = run("a", "1")
+    each = open_widgets() - before
+    run("a", "2")
+    assert open_widgets() == before + each and one.comm is None
+    two = run("b", "3", count=2)
+    assert open_widgets() == before + 3 * each and all(inspector.comm for inspector in two), "one cell may make two"
+    for execution in range(4, 8):
+        run("b", str(execution))
+        assert open_widgets() == before + 2 * each
+    run("", "8")
+    assert open_widgets() == before + 3 * each, "who does not say which cell it is keeps all"
