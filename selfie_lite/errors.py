@@ -10,6 +10,10 @@ from typing import Any
 class SelfieLiteError(ValueError):
     """A mistake in what was asked for. The command line prints its message without a traceback."""
 
+    def __init__(self, message: object = ""):
+        # a loader's worker process hands an error over with its traceback as the message: keep the last line, ours
+        super().__init__(str(message).rsplit(f"{type(self).__module__}.{type(self).__name__}: ", 1)[-1].rstrip("\n"))
+
 
 class DatasetNotFoundError(SelfieLiteError):
     """A data set that is not on this machine and could not be downloaded."""

@@ -182,10 +182,15 @@ def read_json_lines(path: Path, what: str, needs: Mapping[str, type | tuple[type
     return lines
 
 
+def printable(path: str | os.PathLike) -> str:
+    """A path as text that every terminal and file takes, also where its name is not UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def words_of(error: OSError) -> str:
     """What the system said, without Python's number, and of which file."""
     said = (error.strerror or str(error)).lower()
-    return f"{error.filename}: {said}" if error.filename else said
+    return f"{printable(error.filename)}: {said}" if isinstance(error.filename, str | bytes | os.PathLike) else said
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A split of a data set: uint8 images and integer labels, by name or from any folder of images."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from selfie_lite.data.catalog import (
     is_plain_name,
     read_description,
 )
+from selfie_lite.data.folders import FileNames
 from selfie_lite.data.images import find_images, read_image
 from selfie_lite.data.importing import download_dataset
 from selfie_lite.errors import DatasetNotFoundError, SelfieLiteError, require_choice, suggestion
@@ -53,10 +55,14 @@ class ImageFiles:
 
     name: str
     split: str
-    paths: list[str]
+    paths: Sequence[str]  # kept as one array of bytes
     labels: Tensor  # (n,) int64
     classes: list[str]
     image_size: int
+
+    def __post_init__(self):
+        if not isinstance(self.paths, FileNames):
+            self.paths = FileNames(self.paths)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -163,11 +169,8 @@ def _load_arrays(name: str, split: str) -> ImageDataset:
 
 
 def _load_folder(folder: Path, split: str, image_size: int) -> ImageFiles:
-    found = find_images(folder)
-    if split not in found:
-        raise SelfieLiteError(f"{folder} has no test part: put images into {folder / 'test'} or {folder / 'val'}.")
-    paths, labels, classes = found[split]
-    return ImageFiles(str(folder), split, paths, torch.tensor(labels), classes, image_size)
+    paths, labels, classes = find_images(folder, split)[split]
+    return ImageFiles(str(folder), split, paths, torch.from_numpy(labels), classes, image_size)
 
 
 def _load_imagenet(split: str, image_size: int) -> ImageFiles:
@@ -180,4 +183,4 @@ def _load_imagenet(split: str, image_size: int) -> ImageFiles:
         raise DatasetNotFoundError(f"{root} is not laid out as expected: {error}\n{how_to_get('imagenet')}") from None
     paths, labels = zip(*folder.samples, strict=True)
     classes = [names[0] for names in folder.classes]
-    return ImageFiles("imagenet", split, list(paths), torch.tensor(labels), classes, image_size)
+    return ImageFiles("imagenet", split, FileNames(paths), torch.tensor(labels), classes, image_size)

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.utils.data import DataLoader, Dataset
 
 from selfie_lite.data.catalog import KNOWN, data_cache, how_to_get, installed_datasets, is_plain_name
+from selfie_lite.data.folders import FileNames, Found
 from selfie_lite.data.images import find_images, read_image
 from selfie_lite.errors import DatasetNotFoundError, SelfieLiteError, UnreadableImageError, suggestion
 from selfie_lite.files import disk_errors_in_words, sha256, whole_folder, write_file
@@ -58,7 +59,8 @@ def import_folder(
     found = find_images(folder)
     needed = sum(len(paths) for paths, _, _ in found.values()) * 3 * size**2
     with dataset_writer(name, size, found["train"][2], needed, replace) as write:
-        return _read_all(write, found, workers, skip_unreadable)
+        skipped = _read_all(write, found, workers, skip_unreadable)
+    return write.counts, skipped
 
 
 def download_dataset(name: str, replace: bool = False) -> dict[str, int]:
@@ -160,7 +162,7 @@ def verify_dataset(name: str) -> list[str]:
 class _Decoder(Dataset):
     """Reads one image; gives what was wrong, as text, in place of an image that cannot be read."""
 
-    def __init__(self, paths: list[str], labels: list[int], size: int):
+    def __init__(self, paths: FileNames, labels: np.ndarray, size: int):
         self.paths, self.labels, self.size = paths, labels, size
 
     def __len__(self):
@@ -179,8 +181,10 @@ def _pack(items: list) -> tuple[int, np.ndarray | None, np.ndarray, list[str]]:
     return len(items), images, np.array([label for _, label in good]), [text for text, label in items if label is None]
 
 
-def _read_all(write: DatasetWriter, found: dict, workers: int | None, skip: bool) -> tuple[dict[str, int], list[str]]:
-    """Write every image that was found; gives the counts, and what was said of each image left out."""
+def _read_all(
+    write: DatasetWriter, found: dict[str, Found], workers: int | None, skip: bool
+) -> tuple[dict[str, int], list[str]]:
+    """Write every image that was found; gives what was said of each one left out."""
     workers = min(os.cpu_count() or 1, 8) if workers is None else workers
     skipped: list[str] = []
     columns = (
@@ -192,12 +196,12 @@ def _read_all(write: DatasetWriter, found: dict, workers: int | None, skip: bool
         for split, (paths, labels, _) in found.items():
             advance = partial(progress.advance, task)
             write(split, _decode(paths, labels, write.image_size, workers, skipped if skip else None, advance))
-    return write.counts, skipped
+    return skipped
 
 
 def _decode(
-    paths: list[str],
-    labels: list[int],
+    paths: FileNames,
+    labels: np.ndarray,
     size: int,
     workers: int,
     skipped: list[str] | None,

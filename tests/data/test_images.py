@@ -1,13 +1,18 @@
 """Every kind of image file, and every kind of folder."""
 
+import os
+import pickle
+import struct
+
 import numpy as np
 import pytest
 import torch
 from pictures import random_pixels, write_images
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from selfie_lite import ImageFiles, SelfieLiteError, UnreadableImageError, load_dataset
-from selfie_lite.data.images import read_image
+from selfie_lite.data.folders import FileNames
+from selfie_lite.data.images import find_images, read_image
 
 # Image files
 
@@ -239,3 +244,195 @@ def test_folders_that_are_unclear(cache, tmp_path, names, message):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
     with pytest.raises(SelfieLiteError, match=message):
         load_dataset(root)
+
+
+# Folders as they come from elsewhere
+
+
+def split_of(root, split="train"):
+    """Names of the images of a part, from the folder downwards, and its classes."""
+    paths, _, classes = find_images(root)[split]
+    return [os.path.relpath(path, root) for path in paths], classes
+
+
+@pytest.mark.parametrize("train, test", [("Train", "TEST"), ("training", "Testing"), ("train", "valid")])
+@pytest.mark.parametrize("above", ["", "animals/", "archive/animals/"])
+def test_parts_by_other_names_and_further_down(tmp_path, train, test, above):
+    names = [f"{above}{part}/{c}/a.png" for part in (train, test) for c in ("cat", "dog")]
+    write_images(tmp_path, *names, "__MACOSX/cat/b.png", ".cache/c.png")
+    assert split_of(tmp_path) == (names[:2], ["cat", "dog"])
+    assert split_of(tmp_path, "test") == (names[2:], ["cat", "dog"])
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        (["train/cat/a.png", "Train/cat/b.png"], "has Train/ and train/: which one"),
+        (["train/cat/a.png", "val/cat/b.png", "valid/cat/c.png"], "has val/ and valid/: which one"),
+        (["valid/a.png", "invalid/b.png"], "If valid/ is the test part.*if it is a class"),
+        (["train/a.png", "bus/b.png"], "If train/ is the training part.*if it is a class"),
+        (["cat/train/a.png", "cat/test/b.png", "dog/train/a.png"], "holds images in a folder test/"),
+        (["train/cat/a.png", "train/dog/val/b.png"], "dog holds images in a folder val/"),
+        (["one/train/cat/a.png", "two/train/cat/b.png"], "one holds images in a folder train/"),
+        (["animals/cat/a.png", "animals/dog/b.png"], "animals is the only folder of .*If those are the classes, give"),
+        (["train/cat/a.png", "test/b.png"], "test holds images without class folders"),
+    ],
+)
+def test_two_readings_are_an_error_that_names_both(tmp_path, names, message):
+    write_images(tmp_path, *names)
+    with pytest.raises(SelfieLiteError, match=message):
+        find_images(tmp_path)
+
+
+def test_what_is_passed_over_is_counted_and_said(tmp_path, caplog):
+    write_images(tmp_path, "train/cat/a.jfif.png", "train/cat/b.avif", "train/cat/c.gif", "val/cat/d.png")
+    write_images(tmp_path, "test/cat/e.png", "cover.png")
+    for name in ("cat/f.HEIC", "bird/g.heic", "bird/h.heic", "cat/Thumbs.db", "cat/@eaDir/i.png", "cat/README"):
+        (tmp_path / "train" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "train" / name).write_text("")
+    assert split_of(tmp_path)[1] == ["cat"] and len(split_of(tmp_path)[0]) == 3
+    said = "\n".join(caplog.messages)
+    assert "val/ (only train/ and test/ are read), 1 images beside train/" in said
+    assert "3 .heic, 2 hidden or system, 1 without an ending; bird/ holds no images, but 2 .heic" in said
+
+
+def test_links(tmp_path, caplog):
+    """Each image once; never one for training that is for tests as well."""
+    root, outside = tmp_path / "pets", tmp_path / "pool"
+    write_images(root, "train/cat/a.png", "train/dog/b.png", "test/dog/c.png", "test/cat/d.png")
+    write_images(outside, "e.png", "more/f.png")
+    cat = root / "train" / "cat"
+    for name, target in {"up": "..", "self": ".", "all": root, "round": "round", "tests": "../../test/dog"}.items():
+        (cat / name).symlink_to(target)
+    for name, target in {"b.png": "../dog/b.png", "c.png": "../../test/dog/c.png", "e.png": outside / "e.png"}.items():
+        (cat / name).symlink_to(target)
+    (cat / "gone.png").symlink_to("nowhere.png")  # kept, for it is missed when it is read
+    (root / "train" / "dog" / "pool").symlink_to(outside)  # e.png is in it, for the second time
+    expected = ["cat/a.png", "cat/e.png", "cat/gone.png", "dog/b.png", "dog/pool/more/f.png"]
+    assert split_of(root) == ([f"train/{name}" for name in expected], ["cat", "dog"])
+    assert "7 links to what is read in its own place, 1 without an ending" in caplog.text
+    (root / "test" / "cat" / "f.png").symlink_to(outside / "more" / "f.png")
+    for split in ("train", "test", None):
+        with pytest.raises(
+            SelfieLiteError, match="1 images are linked from both .*train and .*test, the first .*f.png"
+        ):
+            find_images(root, split)
+
+
+def test_links_to_where_nothing_is_read(tmp_path):
+    """A pool beside the parts, as DVC and git-annex keep it."""
+    write_images(tmp_path, ".pool/1.png", ".pool/2.png")
+    for split, name in (("train", "1.png"), ("test", "2.png")):
+        (tmp_path / split / "cat").mkdir(parents=True)
+        (tmp_path / split / "cat" / "a.png").symlink_to(tmp_path / ".pool" / name)
+    assert split_of(tmp_path)[0] == ["train/cat/a.png"] and split_of(tmp_path, "test")[0] == ["test/cat/a.png"]
+    (tmp_path / "val").symlink_to("train")
+    (tmp_path / "test").rename(tmp_path / ".old")
+    with pytest.raises(SelfieLiteError, match="train and .*val are the same images"):
+        find_images(tmp_path)
+
+
+def test_class_folders_named_like_images_and_files_that_are_none(tmp_path, caplog):
+    write_images(tmp_path, "v1.png/a.png", "v2.png/b.png")
+    os.mkfifo(tmp_path / "v1.png" / "pipe.png")
+    assert split_of(tmp_path) == (["v1.png/a.png", "v2.png/b.png"], ["v1.png", "v2.png"])
+    assert "1 no regular file" in caplog.text
+    with pytest.raises(UnreadableImageError, match="pipe.png: cannot be read .it is no regular file"):
+        read_image(tmp_path / "v1.png" / "pipe.png")
+
+
+def test_names_of_any_bytes(tmp_path):
+    folder = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(folder)
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    os.rename(tmp_path / "a.png", folder + b"/\xff.png")
+    dataset = load_dataset(tmp_path, image_size=4)
+    assert dataset.classes == ["caf\\xe9"] and dataset[0][0].shape == (3, 4, 4)
+    os.remove(folder + b"/\xff.png")
+    with pytest.raises(UnreadableImageError, match=r"caf\\xe9/\\xff.png"):
+        dataset[0]
+
+
+def test_file_names_are_one_array_and_an_error_outlives_a_worker_process(tmp_path):
+    paths = FileNames(["a/ü.png", "", "b.png"])
+    assert list(paths) == ["a/ü.png", "", "b.png"] and paths[-1] == "b.png" and paths[:2] == ["a/ü.png", ""]
+    with pytest.raises(IndexError):
+        paths[3]
+    assert len(pickle.dumps(FileNames(["x" * 50] * 1000))) < 60_000
+    broken = ImageFiles("x", "train", [str(tmp_path / "none.png")], torch.zeros(1), ["a"], 4)
+    with pytest.raises(UnreadableImageError) as error:
+        next(iter(torch.utils.data.DataLoader(broken, num_workers=1)))
+    assert str(error.value) == f"{tmp_path / 'none.png'}: cannot be read (no such file or directory)."
+
+
+def test_one_part_is_walked_for_one_part(tmp_path, monkeypatch):
+    write_images(tmp_path, *[f"{s}/{c}/{i}/a.png" for s in ("train", "test") for c in ("cat", "dog") for i in range(9)])
+    scanned, plain = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: scanned.append(os.path.relpath(path, tmp_path)) or plain(path))
+    find_images(tmp_path, "test")
+    find_images(tmp_path, "train")
+    assert max(scanned.count(name) for name in scanned if name.count("/") == 2 and not name.endswith("/0")) == 1
+
+
+# Image files that are damaged, or deeper than 8 bits
+
+
+@pytest.mark.parametrize("kind", ["II*\0", "MM\0*", "wrong", ""])
+def test_exif_with_tags_of_wrong_types(tmp_path, kind):
+    """The orientation is read, whatever the other tags are; a block that is no EXIF is passed over."""
+    order = ">" if kind.startswith("M") else "<"
+    tags = [(0x112, 3, 1, struct.pack(f"{order}HH", 6, 0)), (0x11A, 2, 3, b"72\0\0"), (0x128, 2, 2, b"2\0\0\0")]
+    block = kind.encode() + struct.pack(f"{order}IH", 8, len(tags))
+    block += b"".join(struct.pack(f"{order}HHI", *tag[:3]) + tag[3] for tag in tags) + bytes(4)
+    pixels = np.zeros((8, 16, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=b"Exif\0\0" + block)
+    assert read_image(tmp_path / "a.jpg").shape == ((16, 8, 3) if kind in ("II*\0", "MM\0*") else (8, 16, 3))
+
+
+@pytest.mark.parametrize(
+    "values, expected",
+    [
+        (np.float32([0, 0.5, 1]), [0, 128, 255]),
+        (np.float32([0, 0.65, 1.3]), [0, 128, 255]),  # a little over 1 is not nearly black
+        (np.float32([0, 100, 255]), [0, 100, 255]),
+        (np.float32([-1, 0, 1]), [0, 128, 255]),
+        (np.float32([-9, -9, -9]), [0, 0, 0]),
+        (np.float32([0, 5e5, 1e6]), [0, 128, 255]),
+        (np.int32([0, 100, 255]), [0, 100, 255]),
+        (np.int32([0, 0, 1]), [0, 0, 255]),
+        (np.int32([0, 0, 0]), [0, 0, 0]),
+        (np.int32([0, 2048, 4095]), [0, 128, 255]),
+        (np.int32([0, 32768, 65535]), [0, 128, 255]),
+        (np.uint16([0, 2048, 4095]), [0, 128, 255]),  # a camera of 12 bits in 16
+    ],
+)
+def test_deep_images_are_scaled_by_their_range(tmp_path, values, expected):
+    Image.fromarray(values[None]).save(tmp_path / "a.tif")
+    assert read_image(tmp_path / "a.tif")[0, :, 0].tolist() == expected
+
+
+def test_values_that_are_no_numbers_are_refused(tmp_path):
+    Image.fromarray(np.float32([[0, np.nan]])).save(tmp_path / "a.tif")
+    with pytest.raises(UnreadableImageError, match="a.tif: cannot be read .*no finite numbers"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_a_png_with_a_large_profile_or_comment(tmp_path):
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Comment", "x" * (2 << 20), zip=True)
+    Image.new("RGB", (4, 4), (9, 99, 9)).save(tmp_path / "a.png", pnginfo=info, icc_profile=bytes(2 << 20))
+    limits = PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
+    assert read_image(tmp_path / "a.png")[0, 0].tolist() == [9, 99, 9]
+    assert (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY) == limits
+
+
+@pytest.mark.parametrize("error", [struct.error("x"), TypeError(), RecursionError("deep"), ZeroDivisionError("by 0")])
+def test_whatever_pillow_raises_names_the_file(tmp_path, monkeypatch, error):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", fail)
+    with pytest.raises(UnreadableImageError, match=f"a.png: cannot be read .{str(error) or 'TypeError'}"):
+        read_image(tmp_path / "a.png")
