@@ -20,24 +20,17 @@ from selfie_lite.cli.base import app, err, out
 def walkthrough(only, parameters, folder):
     """Run the notebooks of nbs/ in order; keep them, with their outputs, as notebooks and as web pages."""
     from selfie_lite.workbook import walkthrough as runner
-    from selfie_lite.workbook.notebook import run_notebook
     from selfie_lite.workbook.parameters import read_parameters
 
     notebooks = runner.find_notebooks(list(only))
     values = read_parameters(list(parameters), notebooks)
-    outcomes = []
-    for number, path in enumerate(notebooks, 1):
-        outcome = run_notebook(path, folder / path.name, values, show_progress=err.is_terminal)
-        outcomes.append(outcome)
-        out.print(
-            f"{number}/{len(notebooks)} {path.stem}: {'ran' if outcome.ok else 'FAILED'}, {outcome.seconds:.0f} s"
-        )
-    index = runner.write_index(folder, outcomes)
+    say = partial(out.print, markup=False)
+    outcomes = runner.run_walkthrough(notebooks, values, folder, say, err.is_terminal)
     table = Table("notebook", "seconds", "outcome")
     for outcome in outcomes:
         table.add_row(outcome.notebook, f"{outcome.seconds:.0f}", "ran" if outcome.ok else "failed")
     out.print(table)
-    out.print(f"Read them in a browser: {index.resolve()}", markup=False)
+    out.print(f"Read them in a browser: {(folder / 'index.html').resolve()}", markup=False)
     failed = [outcome for outcome in outcomes if not outcome.ok]
     for outcome in failed:
         err.print(f"failed: {outcome.error}", markup=False)

@@ -1,19 +1,20 @@
 """Run one notebook through papermill for every combination of parameter values."""
 
+import hashlib
+import json
 import re
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
-import nbformat
-
 from selfie_lite.errors import SelfieLiteError
-from selfie_lite.workbook.notebook import Outcome, run_notebook
+from selfie_lite.files import locked
+from selfie_lite.workbook.notebook import Outcome, ended_by_sigterm, read_notebook, run_notebook
 from selfie_lite.workbook.parameters import read_parameters
 
 
 def read_grid(notebook: Path, words: list[tuple[str, list[str]]]) -> dict[str, list]:
-    """Values of each parameter, as YAML reads them and checked against the notebook.
+    """Values of each parameter, checked against the notebook.
 
     Raises:
         SelfieLiteError: for no such notebook, a parameter it lacks, one named twice, or one without a value.
@@ -43,29 +44,53 @@ def run_sweep(
 
     Returns:
         For each combination its values, and what became of it; None if it was there already.
+
+    Raises:
+        SelfieLiteError: if another sweep writes to `folder`, or something that is no notebook of a run is in the way.
     """
-    cells = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+    combinations = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
     varied = [name for name, values in grid.items() if len(values) > 1]
+    folder.mkdir(parents=True, exist_ok=True)
     done = []
-    for number, values in enumerate(cells, 1):
-        name = ",".join(f"{key}={values[key]}" for key in varied) or notebook.stem
-        executed = folder / (re.sub(r"[^\w=,.+-]", "_", name) + ".ipynb")
-        if is_finished(executed, values):
-            outcome = None
-        else:
-            outcome = run_notebook(notebook, executed, values, show_progress, cwd=Path.cwd())
-        said = "was there already" if outcome is None else f"ran, {outcome.seconds:.0f} s" if outcome.ok else "FAILED"
-        say(f"{number}/{len(cells)} {name}: {said}")
-        done.append((values, outcome))
+    refusal = f"another sweep is writing to {folder}: wait for it, or choose another --out."
+    with locked(folder, refusal), ended_by_sigterm():
+        for number, values in enumerate(combinations, 1):
+            title = ",".join(f"{key}={values[key]}" for key in varied) or notebook.stem
+            executed, earlier = places(folder, title, values)
+            said, outcome = "was there already", None
+            if not any(is_finished(place, values) for place in (executed, earlier)):
+                if executed.exists() and not _is_whole(executed):  # its name says whose it was
+                    for damaged in (executed, executed.with_suffix(".html")):
+                        damaged.unlink(missing_ok=True)
+                outcome = run_notebook(notebook, executed, values, show_progress)
+                said = f"ran, {outcome.seconds:.0f} s" if outcome.ok else "FAILED"
+            say(f"{number}/{len(combinations)} {title}: {said}")
+            done.append((values, outcome))
     return done
+
+
+def places(folder: Path, title: str, values: dict) -> tuple[Path, Path]:
+    """Where a combination is kept, under a name that no other one has; and where earlier versions kept it."""
+    plain = re.sub(r"[^\w=,.+-]", "_", title)
+    code = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+    short = plain.encode()[:120].decode(errors="ignore")
+    return folder / f"{short}-{code}.ipynb", folder / f"{plain}.ipynb"
 
 
 def is_finished(executed: Path, values: dict) -> bool:
     """Whether papermill ran this notebook to its end, with these parameters."""
-    try:
-        notebook = nbformat.read(executed, as_version=4)
-    except (OSError, ValueError):  # not there, or cut off while it was written
+    if not _is_whole(executed):
         return False
+    notebook = read_notebook(executed)
     record = notebook.metadata.get("papermill", {})
     ran = all(cell.metadata.get("papermill", {}).get("status") == "completed" for cell in notebook.cells)
     return ran and bool(record.get("end_time")) and not record.get("exception") and record.get("parameters") == values
+
+
+def _is_whole(executed: Path) -> bool:
+    """False for a notebook that is not there, or was cut off while it was written."""
+    try:
+        read_notebook(executed)
+    except SelfieLiteError:
+        return False
+    return True

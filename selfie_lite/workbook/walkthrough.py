@@ -2,14 +2,15 @@
 
 import html
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-
-import nbformat
+from urllib.parse import quote
 
 from selfie_lite.errors import SelfieLiteError, suggestion
+from selfie_lite.files import locked, read_json, write_file
 from selfie_lite.machine import environment, speed_probe
-from selfie_lite.workbook.notebook import Outcome
+from selfie_lite.workbook.notebook import Outcome, ended_by_sigterm, read_notebook, refuse_to_replace, run_notebook
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "nbs"
 
@@ -28,25 +29,66 @@ def find_notebooks(only: list[str]) -> list[Path]:
     return [path for path in notebooks if not only or path.stem.startswith(tuple(only))]
 
 
+def run_walkthrough(
+    notebooks: list[Path],
+    values: dict[str, object],
+    folder: Path,
+    say: Callable[[str], None] = print,
+    show_progress: bool = False,
+) -> list[Outcome]:
+    """Run the notebooks one after the other, and lay the results out in `folder`, with an index. A notebook that fails
+    does not stop the rest; after Ctrl-C or SIGTERM what has run is kept.
+
+    Raises:
+        SelfieLiteError: if another walkthrough writes to `folder`, or something in it was not written by one.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    outcomes: list[Outcome] = []
+    with locked(folder, f"another walkthrough is writing to {folder}: wait for it, or choose another --out."):
+        for path in notebooks:  # before any work
+            refuse_to_replace(folder / path.name, path)
+        _refuse_to_replace_index(folder)
+        try:
+            with ended_by_sigterm():
+                for number, path in enumerate(notebooks, 1):
+                    outcome = run_notebook(path, folder / path.name, values, show_progress)
+                    outcomes.append(outcome)
+                    said = "ran" if outcome.ok else "FAILED"
+                    say(f"{number}/{len(notebooks)} {path.stem}: {said}, {outcome.seconds:.0f} s")
+        finally:
+            if outcomes:
+                write_index(folder, outcomes)
+    return outcomes
+
+
+def _refuse_to_replace_index(folder: Path) -> None:
+    """An index.html and a walkthrough.json that no walkthrough has written stay."""
+    for name, mark in (("index.html", "<title>selfie-lite walkthrough</title>"), ("walkthrough.json", '"notebooks"')):
+        place = folder / name
+        if place.exists() and not (place.is_file() and mark in place.read_text(encoding="utf-8", errors="replace")):
+            raise SelfieLiteError(f"{place} is there, and not written by a walkthrough: choose another --out.")
+
+
 def write_index(folder: Path, outcomes: list[Outcome]) -> Path:
     """index.html over the pages, and walkthrough.json with times, versions and device."""
     rows = "\n".join(
-        f'<tr><td><a href="{o.notebook}.html">{o.notebook}</a></td><td>{o.seconds:.0f} s</td>'
+        f'<tr><td><a href="{quote(o.notebook)}.html">{html.escape(o.notebook)}</a></td><td>{o.seconds:.0f} s</td>'
         f"<td>{'ran' if o.ok else 'failed: ' + html.escape(o.error)}</td></tr>"
         for o in outcomes
     )
     page = folder / "index.html"
-    page.write_text(
+    write_file(
+        page,
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>selfie-lite walkthrough</title>'
         "<style>body{font:16px sans-serif;max-width:50em;margin:3em auto;padding:0 1em}td,th{padding:.4em 1em;"
         "text-align:left;border-bottom:1px solid #ccc}table{border-collapse:collapse}</style>"
         "<h1>selfie-lite walkthrough</h1><table><tr><th>notebook</th><th>time</th><th>outcome</th></tr>"
         f"{rows}</table></html>\n",
-        encoding="utf-8",
     )
-    result = {"environment": environment(), "speed_probe_seconds": speed_probe()}
-    result["notebooks"] = [asdict(outcome) for outcome in outcomes]
-    (folder / "walkthrough.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    records = [asdict(outcome) for outcome in outcomes]
+    result = {"environment": environment(), "speed_probe_seconds": speed_probe(), "notebooks": records}
+    write_file(folder / "walkthrough.json", json.dumps(result, indent=1) + "\n")
     return page
 
 
@@ -56,7 +98,8 @@ def estimate_times(probe_seconds: float) -> list[dict[str, object]]:
     Args:
         probe_seconds: this machine's `speed_probe()["cpu"]`.
     """
-    recorded = json.loads((NOTEBOOKS / "results" / "walkthrough.json").read_text(encoding="utf-8"))
+    needs = {"speed_probe_seconds": dict, "notebooks": list}
+    recorded = read_json(NOTEBOOKS / "results" / "walkthrough.json", "the record of a walkthrough", needs)
     ratio = probe_seconds / recorded["speed_probe_seconds"]["cpu"]
     seconds = {row["notebook"]: row["seconds"] for row in recorded["notebooks"]}
     return [
@@ -68,5 +111,5 @@ def estimate_times(probe_seconds: float) -> list[dict[str, object]]:
 
 def _question(notebook: Path) -> str:
     """What a notebook answers: the paragraph after **Question.** in its first cell."""
-    text = nbformat.read(notebook, as_version=4).cells[0].source
+    text = read_notebook(notebook).cells[0].source
     return " ".join(text.partition("**Question.**")[2].partition("\n\n")[0].split())

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from selfie_lite import PatchGrid, Selfie, load_dataset
 from selfie_lite.workbook import figures
+from selfie_lite.workbook.figures import to_png
 
 generator = torch.Generator().manual_seed(0)
 
@@ -106,3 +107,14 @@ def test_a_notebook_shows_it_and_no_other_process_needs_a_backend(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_names_of_classes_and_runs_are_text():
+    images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    names = ["$\\frac{", "a_$b$"]
+    for figure in (
+        figures.draw_images(images, names),
+        figures.draw_curves({name: ([1, 2], [3, 4]) for name in names}, "x", "y"),
+        figures.draw_fractions([{"arm": name, "images": 10, "runs": {0: 0.1}, "mean": 0.1} for name in names], 0.1),
+    ):
+        assert to_png(figure).startswith(b"\x89PNG")

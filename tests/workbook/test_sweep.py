@@ -8,6 +8,9 @@ import pytest
 from tiny import run_command as run
 from tiny import write_notebook
 
+from selfie_lite.files import locked
+from selfie_lite.workbook import sweep
+
 PARAMETERS = "labels: float = 1.0  # part\nseed: int = 0  # of all\narm: str = 'a'  # what"
 CODE = """
 from pathlib import Path
@@ -46,7 +49,7 @@ def test_every_combination_runs_once_a_failed_one_again(notebook, tmp_path, monk
     assert run(monkeypatch, *words) == 0
     assert ran(tmp_path) == ["b 0.8 0", "b 0.8 1"], "a larger grid runs what is new"
     names = {path.name for path in (tmp_path / "runs/sweep/06_x").glob("*.ipynb")}
-    assert "labels=0.5,seed=1.ipynb" in names and len(names) == 6
+    assert len(names) == 6 and len([name for name in names if name.startswith("labels=0.5,seed=1-")]) == 1
     assert len(list((tmp_path / "runs/sweep/06_x").glob("*.html"))) == 6
 
 
@@ -56,7 +59,9 @@ def test_other_fixed_values_or_a_cut_off_notebook_run_again(notebook, tmp_path, 
     assert len(ran(tmp_path)) == 2
     assert run(monkeypatch, *words, "-p", "arm", "c") == 0
     assert ran(tmp_path) == ["c 1.0 0", "c 1.0 2"]
-    whole, cut = tmp_path / "there/seed=0.ipynb", tmp_path / "there/seed=2.ipynb"
+    assert len(list((tmp_path / "there").glob("*.ipynb"))) == 4, "no result takes the place of another"
+    of_c = lambda path: nbformat.read(path, as_version=4).metadata.papermill.parameters["arm"] == "c"  # noqa: E731
+    whole, cut = filter(of_c, sorted((tmp_path / "there").glob("*.ipynb")))
     cut.write_text(cut.read_text()[:200])
     page = json.loads(whole.read_text())
     page["cells"][-1]["metadata"]["papermill"]["status"] = "running"  # killed while it ran
@@ -67,9 +72,32 @@ def test_other_fixed_values_or_a_cut_off_notebook_run_again(notebook, tmp_path, 
 
 
 def test_values_that_cannot_be_in_a_file_name(notebook, tmp_path, monkeypatch):
-    assert run(monkeypatch, "sweep", "06_x.ipynb", "-p", "arm", "runs/a b", "x{y}") == 0
-    assert ran(tmp_path) == ["runs/a b 1.0 0", "x{y} 1.0 0"]
-    assert len(list((tmp_path / "runs/sweep/06_x").glob("*.ipynb"))) == 2
+    arms = ["runs/a b", "runs_a_b", "ä" * 300]
+    assert run(monkeypatch, "sweep", "06_x.ipynb", "-p", "arm", *arms) == 0
+    assert ran(tmp_path) == [f"{arm} 1.0 0" for arm in arms]
+    assert len(list((tmp_path / "runs/sweep/06_x").glob("*.ipynb"))) == 3
+    assert run(monkeypatch, "sweep", "06_x.ipynb", "-p", "arm", *arms) == 0 and ran(tmp_path) == []
+
+
+def test_a_sweep_under_the_earlier_names_is_recognised(tmp_path):
+    places = [sweep.places(tmp_path, f"labels=0.5,arm={arm}", {"labels": 0.5, "arm": arm}) for arm in ("a b", "a_b")]
+    assert places[0][1] == places[1][1] == tmp_path / "labels=0.5,arm=a_b.ipynb" and places[0][0] != places[1][0]
+    write_notebook(places[0][1], "1")
+    executed = nbformat.read(places[0][1], 4)
+    executed.metadata.papermill = {"end_time": "now", "exception": None, "parameters": {"labels": 0.5, "arm": "a b"}}
+    for cell in executed.cells:
+        cell.metadata.papermill = {"status": "completed"}
+    nbformat.write(executed, places[0][1])
+    assert sweep.is_finished(places[0][1], {"labels": 0.5, "arm": "a b"})
+    assert not sweep.is_finished(places[0][1], {"labels": 0.5, "arm": "a_b"}), "two shared a name"
+    assert not sweep.is_finished(places[0][0], {"labels": 0.5, "arm": "a b"}), "not there"
+
+
+def test_two_at_once_in_one_folder(notebook, tmp_path, monkeypatch, capsys):
+    (tmp_path / "there").mkdir()
+    with locked(tmp_path / "there", "held"):
+        assert run(monkeypatch, "sweep", "06_x.ipynb", "-p", "seed", "0", "--out", "there") == 2
+    assert "another sweep is writing to there" in " ".join(capsys.readouterr().err.split()) and ran(tmp_path) == []
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,19 @@
 
 import json
 import re
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from tiny import run_command as run
 from tiny import write_notebook
 
 from selfie_lite import SelfieLiteError
+from selfie_lite.files import locked
 from selfie_lite.workbook import walkthrough
+from selfie_lite.workbook.notebook import Outcome
 from selfie_lite.workbook.parameters import read_parameters
 
 
@@ -70,6 +76,69 @@ def test_mistakes_are_refused_before_anything_runs(notebooks, tmp_path, monkeypa
     assert run(monkeypatch, "walkthrough", *words) == 2
     assert re.search(message, " ".join(capsys.readouterr().err.split()))
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_no_walkthrough_wrote_is_not_replaced(notebooks, tmp_path, monkeypatch, capsys):
+    before = {path: path.read_bytes() for path in notebooks.iterdir() if path.is_file()}
+    assert run(monkeypatch, "walkthrough", "--out", "nbs") == 2
+    assert "no notebook that a run has written: choose another --out" in " ".join(capsys.readouterr().err.split())
+    assert {path: path.read_bytes() for path in before} == before and len(list(notebooks.glob("*.html"))) == 0
+    for name in ("index.html", "walkthrough.json", "02_b.html"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text("mine")
+        assert run(monkeypatch, "walkthrough", "--out", name) == 2
+        assert (tmp_path / name / name).read_text() == "mine"
+        assert "there, and not written by a" in " ".join(capsys.readouterr().err.split())
+
+
+def test_two_at_once_in_one_folder(notebooks, tmp_path, monkeypatch, capsys):
+    (tmp_path / "there").mkdir()
+    with locked(tmp_path / "there", "held"):
+        assert run(monkeypatch, "walkthrough", "--out", "there") == 2
+    assert "another walkthrough is writing to there" in " ".join(capsys.readouterr().err.split())
+
+
+def test_names_are_text_in_the_index(tmp_path):
+    outcome = Outcome('a"b<i>&', 1.0, False, "<script>alert(1)</script>")
+    page = walkthrough.write_index(tmp_path, [outcome]).read_text(encoding="utf-8")
+    assert "<script>" not in page and "<i>" not in page and 'href="a%22b%3Ci%3E%26.html"' in page
+
+
+STOPPED = """
+import sys
+from pathlib import Path
+from selfie_lite import cli
+from selfie_lite.files import locked
+from selfie_lite.workbook import walkthrough
+from selfie_lite.workbook.notebook import Outcome
+walkthrough.NOTEBOOKS = Path("nbs").absolute()
+sys.argv = ["selfie-lite", "walkthrough", "--out", "there"]
+cli.main()
+"""
+SLOW = """
+import os, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+open("pids.part", "w").write(f"{os.getpid()} {child.pid}")
+os.replace("pids.part", "pids")
+time.sleep(600)
+"""
+
+
+def test_sigterm_ends_the_kernel_and_its_processes_and_keeps_the_pages_that_are_done(notebooks, tmp_path):
+    write_notebook(notebooks / "02_b.ipynb", SLOW)
+    process = subprocess.Popen([sys.executable, "-c", STOPPED], stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "pids").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    process.terminate()
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "Traceback" not in said and "stopped" in said
+    for pid in (tmp_path / "pids").read_text().split():
+        state = Path(f"/proc/{pid}/stat")
+        assert not state.exists() or state.read_text().split(")")[1].split()[0] == "Z", "it still runs"
+    names = {path.name for path in (tmp_path / "there").iterdir() if path.suffix in (".html", ".ipynb")}
+    assert names == {"01_a.html", "01_a.ipynb", "index.html"}
+    assert "01_a" in (tmp_path / "there" / "index.html").read_text(encoding="utf-8")
 
 
 def test_text_parameters_stay_text(notebooks):

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -26,7 +27,7 @@ LINES = [
     (PURPLE, "-", "v"),
     (SKY, "--", "P"),
 ]
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.spines.top": False,
@@ -40,7 +41,7 @@ class Canvas(Figure):
     """A figure without pyplot, so that none stays open and no backend is asked for: MPLBACKEND may name one that works
     only in another process."""
 
-    def __init__(self, *args, **options) -> None:
+    def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         FigureCanvasAgg(self)
 
@@ -53,7 +54,7 @@ class Canvas(Figure):
 
 @contextmanager
 def figure(
-    rows: int = 1, columns: int = 1, width: float = 9, height: float = 3, **options
+    rows: int = 1, columns: int = 1, width: float = 9, height: float = 3, **options: Any
 ) -> Iterator[tuple[Canvas, np.ndarray]]:
     """A figure and its axes (rows, columns) in the workbook's style, inches wide and high."""
     with rc_context(STYLE):
@@ -68,6 +69,12 @@ def drawing(width: float, height: float) -> tuple[Canvas, Axes]:
         ax = fig.add_axes((0, 0, 1, 1))
     ax.axis("off")
     return fig, ax
+
+
+def show_legend(ax: Axes, **options: Any) -> None:
+    """A legend of names that are text as they stand: a run may be called $x$."""
+    for text in ax.legend(framealpha=1, **options).get_texts():
+        text.set_parse_math(False)
 
 
 def to_png(fig: Figure, same: object = None, dpi: int = 80) -> bytes:
@@ -117,18 +124,18 @@ def frame(ax: Axes) -> None:
 def show_grid(ax: Axes, image: Tensor, grid: PatchGrid, masked: Sequence[int] | Tensor, first: int | None) -> None:
     """The image with lines between patches, covers over masked ones, and numbers from `first` (None for no numbers)."""
     show_image(ax, image)
-    size, masked = grid.patch_size, {int(m) for m in masked}
+    size, covered = grid.patch_size, {int(m) for m in masked}
     for location in range(grid.count):
         row, column = divmod(location, grid.side)
         corner = (column * size - 0.5, row * size - 0.5)
-        if location in masked:
+        if location in covered:
             ax.add_patch(Rectangle(corner, size, size, fc="#DDDDDD", ec=GREY, hatch="///", lw=0))
         if first is None:
             continue
         center = (corner[0] + size / 2, corner[1] + size / 2)
         ax.text(*center, str(location + first), ha="center", va="center", fontsize=9 if grid.side < 6 else 7,
-                color="white" if location not in masked else "black", weight="bold",
-                bbox=dict(boxstyle="round,pad=0.15", fc="black" if location not in masked else "white",
+                color="white" if location not in covered else "black", weight="bold",
+                bbox=dict(boxstyle="round,pad=0.15", fc="black" if location not in covered else "white",
                           ec="none", alpha=0.65))  # fmt: skip
     edges = np.arange(grid.side + 1) * size - 0.5
     for lines in (ax.hlines, ax.vlines):

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from selfie_lite.workbook.figures.canvas import BLUE, GREEN, GREY, LINES, RED, SKY, figure
+from selfie_lite.workbook.figures.canvas import BLUE, GREEN, GREY, LINES, RED, SKY, figure, show_legend
 
 
 def draw_curves(
@@ -33,7 +33,7 @@ def draw_curves(
             ax.set_xscale("log")
         ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
         if len(curves) > 1 or chance is not None:
-            ax.legend(framealpha=1)
+            show_legend(ax)
     return fig
 
 
@@ -90,7 +90,7 @@ def draw_fractions(table: Sequence[dict], chance: float, title: str = "") -> Fig
         ax.set_xticks(counts, [f"{n:,}" for n in counts])
         ax.minorticks_off()
         ax.set(xlabel="labelled images (log scale)", ylabel="test accuracy", title=title, ylim=(0, None))
-        ax.legend(framealpha=1, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        show_legend(ax, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return fig
 
 

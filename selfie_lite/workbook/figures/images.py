@@ -23,7 +23,7 @@ def draw_images(
         for i, (ax, image) in enumerate(zip(axes.flat, images, strict=False)):
             show_image(ax, image)
             if i < len(titles):
-                ax.set_title(titles[i], fontsize=8)
+                ax.set_title(titles[i], fontsize=8, parse_math=False)  # a class may be called $x$
         if title:
             fig.suptitle(title, fontsize=10)
     return fig
