@@ -139,6 +139,8 @@ def locked(folder: Path, refusal: str) -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(OSError):
+            (folder / ".lock").unlink()  # while it is still ours
         lock.release()
 
 

@@ -1,6 +1,8 @@
 """selfie-lite pretrain | finetune | export: train, and take the weights elsewhere."""
 
 import json
+import os
+import time
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -25,9 +27,10 @@ def options_of(config):
             default, flag = getattr(config, f.name), f.metadata["flag"] or "--" + f.name.replace("_", "-")
             flag = f"{flag}/--no-{flag[2:]}" if isinstance(default, bool) else flag
             text = f"{f.metadata['help']}  [default: {'none' if default == '' else default}]"
-            command = click.option(flag, f.name, type=type(default), default=None, help=text, show_default=False)(
-                command
-            )
+            bare = {"is_flag": False, "flag_value": "newest"} if f.name == "resume" else {}  # --resume alone
+            command = click.option(
+                flag, f.name, type=type(default), default=None, help=text, show_default=False, **bare
+            )(command)
         return command
 
     return decorate
@@ -73,12 +76,14 @@ def choose_config(presets, preset, file, settings):
         raise SelfieLiteError("give --preset or --config, not both.")
     if settings["resume"] and not preset and not file:
         file = RUNS / (settings["name"] or presets["laptop"].name) / "config.json"  # the run's own settings
+        if not file.is_file():
+            raise SelfieLiteError(f"there is no run in {file.parent} yet. Begin it without --resume.")
     require_choice("preset", preset or "laptop", presets)
     config = presets[preset or "laptop"]
     if file:
         try:
             config = type(config).from_dict(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
             if isinstance(error, SelfieLiteError):
                 raise
             raise SelfieLiteError(f"{file} cannot be read as settings: {error}") from None
@@ -86,8 +91,13 @@ def choose_config(presets, preset, file, settings):
 
 
 def run_in_processes(train, config):
+    """Train; with several processes, a mistake that all of them meet is said by the first alone."""
     try:
         return train(config)
+    except SelfieLiteError:
+        if os.environ.get("RANK", "0") != "0":
+            time.sleep(5)  # the launcher ends this process as soon as the first has left: what it says is said once
+        raise
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()  # a process that leaves without it may abort

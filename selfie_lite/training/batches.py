@@ -1,16 +1,25 @@
 """Images and labels for every step, on the device."""
 
+import hashlib
+import os
+import signal
 from collections.abc import Iterator
+from multiprocessing import active_children
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from selfie_lite.data.datasets import ImageDataset, ImageFiles
 from selfie_lite.errors import SelfieLiteError
 from selfie_lite.training.config import TrainingConfig
 from selfie_lite.training.randomness import batch_indices
+
+SHARED_MEMORY = (
+    "shared memory is too small for {workers} processes that read images: the batches wait in /dev/shm. Take fewer "
+    "(--workers 1, or 0 for none), or give the container more (docker run --shm-size 2g)."
+)
 
 
 class Batches:
@@ -43,15 +52,88 @@ class Batches:
         return everyone.chunk(self.accelerator.num_processes)[self.accelerator.process_index]
 
     def start(self, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of step `first` (from 0) and of all after it.
+
+        Raises:
+            SelfieLiteError: for an image that cannot be read, or a worker process that was ended from outside.
+        """
         if self.resident:
             for step in range(first, self.config.steps):
                 chosen = self.indices(step).to(self.images.device, non_blocking=True)
                 yield self.images[chosen], self.labels[chosen]
             return
+        for batch in self._read(first):
+            if isinstance(batch, Exception):
+                raise batch
+            yield tuple(x.to(self.accelerator.device, non_blocking=True) for x in batch)
+
+    def _read(self, first: int) -> Iterator[tuple[Tensor, Tensor] | Exception]:
         steps = (self.indices(step).tolist() for step in range(first, self.config.steps))
         loader = DataLoader(
-            self.dataset, batch_sampler=steps, num_workers=self.config.workers, generator=torch.Generator(),
+            _Reader(self.dataset), batch_sampler=steps, num_workers=self.config.workers, collate_fn=_as_it_is,
+            worker_init_fn=_ignore_signals, generator=torch.Generator(),
             pin_memory=self.accelerator.device.type == "cuda",
         )  # fmt: skip
-        for images, labels in loader:
-            yield tuple(x.to(self.accelerator.device, non_blocking=True) for x in (images, labels))
+        others, handler = set(active_children()), signal.getsignal(signal.SIGCHLD)
+        reader = iter(loader)
+        if signal.getsignal(signal.SIGCHLD) is not handler:  # torch's raises in the middle of anything; a lost worker
+            signal.signal(signal.SIGCHLD, handler)  # is noticed without it when a batch is asked for
+        try:
+            yield from reader
+        except (RuntimeError, OSError) as error:
+            if "bus error" in str(error).lower() or "shared memory" in str(error).lower():
+                raise SelfieLiteError(SHARED_MEMORY.format(workers=self.config.workers)) from None
+            raise SelfieLiteError(
+                f"reading images in {self.config.workers} processes failed ({str(error).splitlines()[0]}). If memory "
+                "has run out, take fewer: --workers 1, or 0 for none."
+            ) from None
+        finally:
+            del reader
+            for child in set(active_children()) - others:  # one that hangs in a file, deaf to SIGTERM
+                child.kill()
+
+
+class _Reader(Dataset):
+    """Reads a batch; what goes wrong comes back as a value, as errors of worker processes carry their traceback in
+    their message."""
+
+    def __init__(self, dataset: ImageFiles | ImageDataset):
+        self.dataset = dataset
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor] | Exception:
+        try:
+            images, labels = self.dataset.batch(indices)
+            worker = get_worker_info()
+            if worker is not None:
+                try:
+                    images.share_memory_()  # here, where a lack of it can be told
+                except RuntimeError:
+                    return SelfieLiteError(SHARED_MEMORY.format(workers=worker.num_workers))
+            return images, labels
+        except Exception as error:
+            return error
+
+
+def _as_it_is(batch):
+    return batch
+
+
+def _ignore_signals(_: int) -> None:
+    """What is sent to a whole group of processes is the first one's to answer; it ends its workers itself."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def fingerprint(dataset: ImageDataset | ImageFiles) -> dict[str, int | str]:
+    """How many images there are, and a hash of their names and labels; of images in arrays, which have no names, of
+    some of the pixels. Two that differ would not continue the same run."""
+    digest = hashlib.sha256(repr(dataset.classes).encode("utf-8", "surrogateescape"))
+    digest.update(dataset.labels.contiguous().numpy().tobytes())
+    if isinstance(dataset, ImageDataset):
+        digest.update(dataset.images[:: max(1, len(dataset) // 64)].contiguous().numpy().tobytes())
+    else:
+        paths = list(dataset.paths)
+        folder = len(os.path.commonprefix([min(paths), max(paths)]))  # it may be called another name
+        for path in paths:
+            digest.update(os.fsencode(path[folder:]) + b"\0")
+    return {"count": len(dataset), "names": digest.hexdigest()[:16]}

@@ -43,28 +43,29 @@ class TrainingConfig:
 
     def __post_init__(self):
         for f in fields(self):
-            value = getattr(self, f.name)
-            wanted = type(f.default)
-            if wanted is float and type(value) is int:
-                object.__setattr__(self, f.name, float(value))
-            elif wanted is not type(None) and type(value) is not wanted:
-                raise SelfieLiteError(
-                    f"{f.name} takes a {wanted.__name__}, for instance {f.default!r}, but is {value!r}."
-                )
+            object.__setattr__(self, f.name, _typed(f.name, getattr(self, f.name), f.default))
         for name, least in {"steps": 1, "batch_size": 1, "warmup_steps": 0, "log_every": 1, "eval_every": 0,
                             "save_every": 1, "keep": 1, "workers": 0}.items():  # fmt: skip
-            if getattr(self, name) < least:
-                raise SelfieLiteError(f"{name} must be {least} or more, but is {getattr(self, name)}.")
+            require_range(name, getattr(self, name), least)
         for name in ("learning_rate", "clip_norm"):
             if not 0 < getattr(self, name) < math.inf:
                 raise SelfieLiteError(f"{name} must be above 0 and finite, but is {getattr(self, name)}.")
         if not 0 <= self.weight_decay < math.inf:
-            raise SelfieLiteError(f"weight_decay must be 0 or more, but is {self.weight_decay}.")
+            raise SelfieLiteError(f"weight_decay must be 0 or more and finite, but is {self.weight_decay}.")
+        require_range("workers", self.workers, 0, 1024)
         require_choice("optimizer", self.optimizer, ["sgd", "adamw"])
         require_choice("precision", self.precision, ["auto", "bf16", "fp32"])
         require_choice("compile", self.compile, ["auto", "yes", "no"])
-        if not self.name or self.name != Path(self.name).name or self.name.startswith("."):
-            raise SelfieLiteError(f"name must be a plain folder name, but is '{self.name}'.")
+        if self.resume and not self.resume.isdecimal():
+            require_choice("checkpoint to resume, which is a step or", self.resume, ["newest"])
+        if not self.data:
+            raise SelfieLiteError("data is empty: name a data set, or a folder of images.")
+        if self.name != Path(self.name).name or self.name.startswith(".") or not self.name.isprintable():
+            raise SelfieLiteError(f"name must be a plain folder name, but is {self.name!r}.")
+        if not 0 < len(self.name.encode("utf-8", "replace")) <= 200:
+            raise SelfieLiteError(
+                f"name must have 1 to 200 bytes, but has {len(self.name.encode('utf-8', 'replace'))}."
+            )
 
     @property
     def folder(self) -> Path:
@@ -84,3 +85,26 @@ class TrainingConfig:
 
     def updated(self, **changes):
         return replace(self, **changes)
+
+
+def require_range(name: str, value: float, least: float, most: float = math.inf) -> None:
+    """Raise SelfieLiteError unless least ≤ value ≤ most; a value that is no number lies nowhere."""
+    if not least <= value <= most:
+        limits = f"{least} or more" if most == math.inf else f"between {least} and {most}"
+        raise SelfieLiteError(f"{name} must be {limits}, but is {value}.")
+
+
+def _typed(name: str, value: object, default: object) -> object:
+    """`value` with the type of `default`; numbers may be written in any way that is exact: 1 for 1.0, 1e3 for 1000, and
+    1e-3 as the text that YAML makes of it."""
+    wanted = type(default)
+    try:
+        if wanted is float and isinstance(value, int | str) and not isinstance(value, bool):
+            return float(value)
+    except (ValueError, OverflowError):
+        pass
+    if wanted is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if type(value) is not wanted:
+        raise SelfieLiteError(f"{name} takes a {wanted.__name__}, for instance {default!r}, but is {value!r}.")
+    return value

@@ -1,102 +1,123 @@
-"""The loop that pretraining and fine-tuning share, with all that keeps it safe: metrics, checkpoints, exact resume,
-stopping on signals and on bad losses.
-"""
+"""The loop that pretraining and fine-tuning share: a step, a line of metrics, an evaluation, a checkpoint; and what
+ends it early."""
 
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from selfie_lite.errors import SelfieLiteError
-from selfie_lite.training.batches import Batches
+from selfie_lite.training.batches import Batches, fingerprint
 from selfie_lite.training.config import TrainingConfig
-from selfie_lite.training.device import compiles, prepare_model
+from selfie_lite.training.device import PlainAccelerator, compiles, prepare_model
 from selfie_lite.training.optimizer import learning_rate_at, make_optimizer
 from selfie_lite.training.randomness import generator_of, seed_of
 from selfie_lite.training.run import Run
 
 
 def train(
-    config: TrainingConfig,
-    accelerator: Accelerator,
-    model: nn.Module,
-    batches: Batches,
-    forward: Callable[[nn.Module, Tensor, Tensor, torch.Generator], dict[str, Tensor]],
-    evaluate: Callable[[nn.Module], dict[str, float]],
-    report: Callable[[list[dict]], None],
-    on_log: Callable[[list[dict]], None] | None = None,
-    select: str = "",
-) -> list[dict]:
+    config: TrainingConfig, accelerator: PlainAccelerator, model: nn.Module, batches: Batches, forward: Callable,
+    evaluate: Callable, report: Callable, on_log: Callable | None = None, select: str = "",
+) -> list[dict]:  # fmt: skip
     """Train `model` for `config.steps` steps, or on from a checkpoint; returns the lines of metrics.jsonl.
 
     Args:
         forward: (model, images, labels, generator) → {"loss": scalar, …}, all of which are logged.
-        evaluate: model → numbers to be logged.
-        report: called with all lines at the end, to write what a person reads.
-        on_log: called with all lines so far whenever one is added.
+        evaluate: model → numbers to be logged. report: called with all lines at the end. on_log: at each new line.
         select: a number of `evaluate`'s: the weights of the evaluation at which it was highest (the later of equals)
             are those that the model, and the last checkpoint, have in the end. Default: the last weights.
 
     Raises:
         NonFiniteLossError: with the step, the learning rate and the last good checkpoint.
-        CheckpointError: if the checkpoint to resume is missing, damaged or of another configuration.
-        SelfieLiteError: if the run exists already, the device runs out of memory, or the disk is full.
+        CheckpointError: if the checkpoint to resume is missing, damaged, or of another configuration or data set.
+        SelfieLiteError: if the folder is not ours to write to, an image cannot be read, device or disk are full.
     """
+    compiled = compiles(config, accelerator.device)
     model = prepare_model(model, config, accelerator)
     optimizer = make_optimizer(model, config)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
-    run = Run(config, accelerator, on_log)
-    first = run.resume(model, optimizer)
-    if compiles(config, accelerator.device):
-        wrapped.compile()
     losses = torch.zeros(config.log_every, device=accelerator.device)  # of the steps since the last line of metrics
-    start, since = time.perf_counter(), first
-    bar = tqdm(total=config.steps, initial=first, unit="step", disable=None if accelerator.is_main_process else True)
-    with stop_signals() as stop, run, out_of_memory_in_words(config), bar:
-        for step, (images, labels) in enumerate(batches.start(first), first):
-            result = train_step(config, accelerator, wrapped, optimizer, forward, images, labels, step)
-            losses[step % config.log_every] = result["loss"].detach()
-
-            done = step + 1
-            last = done == config.steps
-            logging = done % config.log_every == 0 or last
-            stopping = run.agree(stop, logging)
-            saving = done % config.save_every == 0 or last or stopping
-            if logging or saving:
-                run.require_finite(losses, step)
-            if logging:
-                now = time.perf_counter()
-                speed = (done - since) * config.batch_size / (now - start)
-                numbers = {name: accelerator.reduce(value.detach(), "mean").item() for name, value in result.items()}
-                numbers |= {"learning_rate": learning_rate_at(step, config), "images_per_second": round(speed, 1)}
-                run.log(done, numbers)
-                bar.set_postfix({"loss": f"{numbers['loss']:.3f}", "images/s": f"{speed:.0f}"}, refresh=False)
-                start, since = now, done
-            bar.update()
-            if last or config.eval_every and done % config.eval_every == 0:
-                pause = time.perf_counter()
-                run.log(done, evaluate(model))
-                if select:
-                    run.keep_best(model, select, last)
-                start += time.perf_counter() - pause
-            if saving:
-                run.save(done, model, optimizer)
-            if stopping and not last:
-                accelerator.print(f"stopped at step {done} and saved; go on with --name {config.name} --resume newest")
-                break
-        if accelerator.is_main_process:
-            report(run.lines)
+    with stop_signals() as stop, Run(config, accelerator, fingerprint(batches.dataset), on_log) as run:
+        run.begin(model, optimizer)
+        if compiled:
+            wrapped.compile()
+        if run.owes_evaluation:
+            run.evaluate(run.first, evaluate, model, optimizer, select)
+        with out_of_memory_in_words(config), progress_bar(run) as bar, Ahead(batches, run, stop) as ahead:
+            for step in range(run.first, config.steps):
+                result = train_step(config, accelerator, wrapped, optimizer, forward, *ahead.batch, step)
+                losses[step % config.log_every] = result["loss"].detach()
+                done = step + 1
+                ahead.fetch(done)
+                last, logging = done == config.steps, done % config.log_every == 0 or done == config.steps
+                evaluating = last or config.eval_every and done % config.eval_every == 0
+                saving = last or done % config.save_every == 0 or ahead.stopping
+                if logging or evaluating or saving:
+                    run.require_finite(losses, step)
+                if logging:
+                    bar.set_postfix_str(run.log_step(done, result), refresh=False)
+                bar.update()
+                if evaluating:
+                    run.evaluate(done, evaluate, model, optimizer, select)
+                if saving:
+                    run.save(done, model, optimizer)
+                if ahead.stopping and not last:
+                    break
+        run.end(report, model, optimizer)
     return run.lines
 
 
+class Ahead:
+    """Fetches each batch while the step before it is still under way, and knows whether to stop: for a signal, or for
+    an image that cannot be read. All processes stop after the same step."""
+
+    def __init__(self, batches: Batches, run: Run, stop: list):
+        self.source, self.run, self.stop = batches.start(run.first), run, stop
+        self.batch: tuple[Tensor, Tensor] | None = None
+        self.stopping, self.error = False, None
+        self.done = run.first
+
+    def __enter__(self) -> "Ahead":
+        if self.run.first < self.run.config.steps:
+            self.fetch(self.run.first)
+            self.run.accelerator.raise_together(self.error)
+        return self
+
+    def fetch(self, done: int) -> None:
+        """The batch that follows after `done` steps; none if this is the end."""
+        self.done = done
+        try:
+            self.batch = next(self.source, None)
+        except Exception as error:
+            self.error = error
+        wanted = bool(self.stop) and done > self.run.first or self.error is not None
+        self.stopping = bool(self.run.accelerator.maximum(int(wanted)))
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        self.source.close()  # ends the workers
+        if kind is not None or not self.stopping or self.done == self.run.config.steps:
+            return
+        error = self.error
+        if isinstance(error, SelfieLiteError):
+            error = self.run.with_way_on(error, self.done)
+        self.run.accelerator.raise_together(error)
+        way_on = f"go on with --name {self.run.config.name} --resume newest"
+        self.run.accelerator.print(f"stopped at step {self.done} and saved; {way_on}")
+
+
+def progress_bar(run: Run) -> tqdm:
+    """On a terminal or in a log, of the first process only."""
+    hidden = None if run.accelerator.is_main_process else True
+    return tqdm(total=run.config.steps, initial=run.first, unit="step", disable=hidden)
+
+
 def train_step(
-    config: TrainingConfig, accelerator: Accelerator, model: nn.Module, optimizer, forward, images, labels, step: int
-) -> dict[str, Tensor]:
+    config: TrainingConfig, accelerator: PlainAccelerator, model: nn.Module, optimizer: torch.optim.Optimizer,
+    forward: Callable, images: Tensor, labels: Tensor, step: int,
+) -> dict[str, Tensor]:  # fmt: skip
     """Step `step` (from 0) on one batch: forward, backward, clip, update. Gives what `forward` gave."""
     torch.manual_seed(seed_of(config.seed, "dropout", step, accelerator.process_index))
     generator = generator_of(config.seed, "masks and crops", step, accelerator.process_index)
@@ -117,7 +138,7 @@ def evaluate_parts(
     model: nn.Module,
     count: int,
     batch_size: int,
-    accelerator: Accelerator,
+    accelerator: PlainAccelerator,
     measure: Callable[[Tensor], tuple[Tensor, Tensor]],
 ) -> tuple[float, float]:
     """Loss and accuracy over `count` examples in evaluation mode, each process doing its share.
@@ -127,10 +148,15 @@ def evaluate_parts(
     was_training = model.training
     model.eval()
     totals = torch.zeros(2, device=accelerator.device)
-    for part in torch.arange(count).split(batch_size)[accelerator.process_index :: accelerator.num_processes]:
-        with accelerator.autocast():
-            totals += torch.stack(measure(part)) * len(part)
+    error = None
+    try:
+        for part in torch.arange(count).split(batch_size)[accelerator.process_index :: accelerator.num_processes]:
+            with accelerator.autocast():
+                totals += torch.stack(measure(part)) * len(part)
+    except SelfieLiteError as met:  # an image that cannot be read, say, by one process of several
+        error = met
     model.train(was_training)
+    accelerator.raise_together(error)
     loss, accuracy = (accelerator.reduce(totals, "sum") / count).tolist()
     return loss, accuracy
 

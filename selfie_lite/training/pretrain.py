@@ -13,7 +13,7 @@ from selfie_lite.errors import SelfieLiteError
 from selfie_lite.patches import PatchGrid, sample_masks
 from selfie_lite.selfie import Selfie
 from selfie_lite.training.batches import Batches
-from selfie_lite.training.config import TrainingConfig, option
+from selfie_lite.training.config import TrainingConfig, option, require_range
 from selfie_lite.training.device import make_accelerator
 from selfie_lite.training.loop import evaluate_parts, train
 from selfie_lite.training.randomness import generator_of, seed_of
@@ -37,12 +37,11 @@ class PretrainConfig(TrainingConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 <= self.padding < self.image_size:
-            raise SelfieLiteError(f"padding must lie between 0 and {self.image_size - 1}, but is {self.padding}.")
-        if self.held_out < 1:
-            raise SelfieLiteError(f"held_out must be 1 or more, but is {self.held_out}.")
+        for name, least in {"image_size": 1, "patch_size": 1, "num_masked": 0, "held_out": 1}.items():
+            require_range(name, getattr(self, name), least)
+        require_range("padding", self.padding, 0, self.image_size - 1)
         if not 0 <= self.dropout < 1:
-            raise SelfieLiteError(f"dropout must lie between 0 and 1, but is {self.dropout}.")
+            raise SelfieLiteError(f"dropout must be 0 or more and below 1, but is {self.dropout}.")
         if not 0 < self.initial_length < math.inf:
             raise SelfieLiteError(f"initial_length must be above 0 and finite, but is {self.initial_length}.")
         PatchGrid(self.image_size, self.patch_size)  # refuses sizes that do not fit

@@ -1,25 +1,33 @@
-"""The folder of a run, and what is written there."""
+"""The folder of a run, and what is written there: settings, metrics, checkpoints, a report."""
 
 import json
-import os
+import re
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from selfie_lite.errors import SelfieLiteError
-from selfie_lite.files import read_json_lines
+from selfie_lite.files import disk_errors_in_words, locked, read_json, read_json_lines, write_file
 from selfie_lite.machine import environment
 from selfie_lite.training.checkpoint import (
     CheckpointError,
     find_checkpoint,
     list_checkpoints,
     load_checkpoint,
+    newest_in_words,
     save_checkpoint,
 )
 from selfie_lite.training.config import TrainingConfig
+from selfie_lite.training.device import PlainAccelerator
+from selfie_lite.training.events import EventFile
 from selfie_lite.training.optimizer import learning_rate_at
+from selfie_lite.training.resume import load_state, refuse_other_run
 
 
 class NonFiniteLossError(SelfieLiteError):
@@ -27,136 +35,214 @@ class NonFiniteLossError(SelfieLiteError):
 
 
 class Run:
-    """The folder of a run, and what is written there, by the first process only."""
+    """The folder of a run, and what is written there, by the first process only. Only one run at a time is inside."""
 
-    def __init__(self, config: TrainingConfig, accelerator: Accelerator, on_log=None):
-        self.config, self.accelerator, self.on_log = config, accelerator, on_log
+    def __init__(self, config: TrainingConfig, accelerator: PlainAccelerator, data: dict, on_log: Callable | None):
+        self.config, self.accelerator, self.data, self.on_log = config, accelerator, data, on_log
         self.folder, self.checkpoints = config.folder, config.folder / "checkpoint"
         self.lines: list[dict] = []
+        self.later: list[dict] = []  # of an earlier start that came further; they go when a new checkpoint is there
         self.best: dict[str, Tensor] = {}  # the weights of the best evaluation so far
-        self.writer = None
+        self.first, self.owes_evaluation = 0, False
+        self.events: EventFile | None = None
+        self.closing = ExitStack()
+        self.pace = (0.0, 0)  # when the last line of metrics was written, and its step
 
-    def resume(self, model: nn.Module, optimizer) -> int:
-        """Make the folder, or load the checkpoint; gives the number of steps already done."""
-        config = self.config
-        if not config.resume:
-            self.refuse_used_folder()
-            self.accelerator.wait_for_everyone()
-            return 0
-        path = find_checkpoint(self.checkpoints, config.resume)
-        weights, state, saved = load_checkpoint(path)
-        self.refuse_other_config(path, saved, state)
-        mine = model.state_dict()
-        differ = [name for name, tensor in weights.items() if name in mine and tensor.shape != mine[name].shape]
-        if differ:
-            shapes = (tuple(weights[differ[0]].shape), tuple(mine[differ[0]].shape))
-            raise CheckpointError(
-                f"{path} is of another network: {differ[0]} has shape {shapes[0]} there and {shapes[1]} here. "
-                f"Has {config.data} been replaced by images of another number of classes?"
-            )
-        model.load_state_dict(weights)
-        optimizer.load_state_dict(state["optimizer"])
-        self.best = state.get("best", {})
-        metrics = self.folder / "metrics.jsonl"
-        for text in metrics.read_text().splitlines() if metrics.is_file() else []:
-            try:
-                line = json.loads(text)
-            except ValueError:  # a process killed while it wrote
-                continue
-            if line["step"] <= state["step"]:
-                self.lines.append(line)
-        return state["step"]
-
-    def refuse_used_folder(self) -> None:
-        if list_checkpoints(self.checkpoints):
-            raise SelfieLiteError(
-                f"{self.folder} already holds a run. Go on with it: --name {self.config.name} --resume newest. "
-                "Or give this one another --name."
-            )
-
-    def refuse_other_config(self, path: Path, saved: dict, state: dict) -> None:
-        mine = self.config.to_dict()
-        free = self.config.FREE
-        differ = [k for k in mine if k not in free and k in saved and saved[k] != mine[k]]
-        differ += [k for k in saved.keys() ^ mine.keys() if k not in free]
-        if state["processes"] != self.accelerator.num_processes:
-            raise CheckpointError(f"{path} was written by {state['processes']} processes; resume it with as many.")
-        if differ:
-            list_of = "; ".join(f"{k} is {saved.get(k)!r} there and {mine.get(k)!r} here" for k in sorted(differ))
-            raise CheckpointError(f"{path} belongs to another configuration: {list_of}.")
-
-    def __enter__(self):
-        if not self.accelerator.is_main_process:
-            return self
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.write("config.json", json.dumps(self.config.to_dict() | {"resume": ""}, indent=1) + "\n")
-        self.write("environment.json", json.dumps(environment(), indent=1) + "\n")
-        self.write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.lines))
-        last = self.lines[-1]["step"] + 1 if self.lines else None
-        self.writer = SummaryWriter(self.folder / "tensorboard", purge_step=last)
+    def __enter__(self) -> "Run":
+        error = None
+        try:
+            if self.config.resume or self.folder.exists():
+                self._refuse_other_folder()
+            if self.accelerator.is_main_process:
+                with self._writing():
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    self.closing.enter_context(locked(self.folder, f"{self.folder} is in use: a run of that name is "
+                        "under way. Wait until it has ended, or give this one another --name."))  # fmt: skip
+        except SelfieLiteError as met:
+            error = met
+        self.accelerator.raise_together(error)
         return self
 
-    def __exit__(self, *error):
-        if self.writer is not None:
-            self.writer.close()
+    def __exit__(self, *error: object) -> None:
+        self.closing.close()
 
-    def write(self, name: str, text: str) -> None:
-        temporary = self.folder / f".{name}.writing"
-        temporary.write_text(text)
-        os.replace(temporary, self.folder / name)
+    def begin(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Load the checkpoint to resume, if one is asked for, and write what every run has."""
+        error = None
+        try:
+            if self.config.resume:
+                self._resume(model, optimizer)
+            elif list_checkpoints(self.checkpoints):
+                raise SelfieLiteError(
+                    f"{self.folder} already holds a run. Go on with it: --name {self.config.name} --resume newest. "
+                    "Or give this one another --name."
+                )
+        except SelfieLiteError as met:
+            error = met
+        self.accelerator.raise_together(error)
+        if not self.has_ended and self.accelerator.is_main_process:
+            with self._writing():
+                (self.folder / "result.json").unlink(missing_ok=True)  # of an end that this run will come to again
+                self._write_beginnings()
+        self.pace = (time.perf_counter(), self.first)
 
-    def log(self, step: int, numbers: dict[str, float]) -> None:
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing was left to do when the run was resumed."""
+        return self.first == self.config.steps and not self.owes_evaluation
+
+    def log_step(self, done: int, result: dict[str, Tensor]) -> str:
+        """A line of metrics about training; gives what the progress bar shows."""
+        now, (start, since) = time.perf_counter(), self.pace
+        speed = (done - since) * self.config.batch_size / max(now - start, 1e-9)
+        numbers = {name: self.accelerator.reduce(x.detach(), "mean").item() for name, x in result.items()}
+        numbers |= {"learning_rate": learning_rate_at(done - 1, self.config), "images_per_second": round(speed, 1)}
+        self._log(done, numbers)
+        self.pace = (now, done)
+        return f"loss {numbers['loss']:.3f}, {speed:.0f} images/s"
+
+    def evaluate(
+        self, done: int, evaluate: Callable, model: nn.Module, optimizer: torch.optim.Optimizer, select: str
+    ) -> None:
+        """A line of metrics about images never trained on. If that fails, what was trained is saved before."""
+        start = time.perf_counter()
+        try:
+            numbers = evaluate(model)
+        except Exception as error:
+            self.save(done, model, optimizer, evaluated=False)
+            if isinstance(error, SelfieLiteError):
+                raise self.with_way_on(error, done) from None
+            raise
+        self._log(done, numbers)
+        if select and best_line(self.lines, select) is self.lines[-1]:
+            self.best = copy_weights(model)
+        if select and done == self.config.steps:  # the end: go back to the best
+            model.load_state_dict(self.best)
+            self.best = {}
+        self.pace = (self.pace[0] + time.perf_counter() - start, self.pace[1])
+
+    def with_way_on(self, error: SelfieLiteError, done: int) -> SelfieLiteError:
+        """The same error, with what has become of the run."""
+        end = "" if str(error).endswith((".", ".)")) else "."
+        return type(error)(
+            f"{error}{end} The {done:,} steps trained so far are saved; once this is mended, go on with --name "
+            f"{self.config.name} --resume newest."
+        )
+
+    def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, evaluated: bool = True) -> None:
+        """A checkpoint. evaluated: False if an evaluation is due at this step, and was not possible."""
+        error = None
+        self.accelerator.wait_for_everyone()
+        try:
+            if self.accelerator.is_main_process:
+                state = {"step": step, "optimizer": optimizer.state_dict(), "evaluated": evaluated, "data": self.data}
+                state |= {"processes": self.accelerator.num_processes} | ({"best": self.best} if self.best else {})
+                config, every = self.config.to_dict(), self.config.save_every
+                save_checkpoint(self.checkpoints, step, copy_weights(model), state, config, self.config.keep, every)
+                if self.later:
+                    self.later = []
+                    self._write_beginnings()
+        except SelfieLiteError as met:
+            error = met
+        self.accelerator.raise_together(error)
+
+    def end(self, report: Callable[[list[dict]], None], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Write the report; that it cannot be written does not make a trained model worthless."""
+        if self.has_ended:
+            self.accelerator.print(f"{self.folder} has ended already, after {self.first:,} steps: nothing to do.")
+        elif self.first == self.config.steps:  # only its last evaluation was
+            self.save(self.first, model, optimizer)
+        if not self.accelerator.is_main_process or self.has_ended and (self.folder / "README.md").is_file():
+            return
+        try:
+            report(self.lines)
+        except Exception as error:
+            print(f"warning: {self.folder} has no report ({error}); everything else is there.", file=sys.stderr)
+
+    def require_finite(self, losses: Tensor, step: int) -> None:
+        """`losses` holds those of the last steps: looked at only here, so that the device need not wait in between."""
+        count = len(losses)
+        bad = losses.isfinite().logical_not().nonzero()
+        from_end = self.accelerator.maximum(count - int(bad[0]) if len(bad) else 0)
+        if not from_end:
+            return
+        bad_step = step - step % count + count - from_end
+        raise NonFiniteLossError(
+            f"the loss is not a finite number at step {bad_step + 1}, with learning rate "
+            f"{learning_rate_at(bad_step, self.config):.3g}. {newest_in_words(self.checkpoints)} Try a lower "
+            "--learning-rate or a longer --warmup-steps."
+        )
+
+    def _log(self, step: int, numbers: dict[str, float]) -> None:
         line = {"step": step, **numbers}
         self.lines.append(line)
         if not self.accelerator.is_main_process:
             return
-        with open(self.folder / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(line) + "\n")
-        for name, value in numbers.items():
-            self.writer.add_scalar(name, value, step)
+        with self._writing():
+            metrics = self.folder / "metrics.jsonl"
+            if self.later or not metrics.is_file():  # the folder was deleted under way: made again
+                self.later = [other for other in self.later if (other["step"], *other) != (step, *line)]
+                self._write_beginnings()
+            else:
+                with open(metrics, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+                self.events.add(line)
         if self.on_log is not None:
             self.on_log(self.lines)
 
-    def save(self, step: int, model: nn.Module, optimizer) -> None:
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            weights = copy_weights(model)
-            state = {"step": step, "optimizer": optimizer.state_dict(), "processes": self.accelerator.num_processes}
-            state |= {"best": self.best} if self.best else {}
-            save_checkpoint(self.checkpoints, step, weights, state, self.config.to_dict(), self.config.keep)
-            self.writer.flush()
-        self.accelerator.wait_for_everyone()
+    def _write_beginnings(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        config = self.config.to_dict() | {"resume": ""}
+        write_file(self.folder / "config.json", json.dumps(config, indent=1) + "\n")
+        write_file(self.folder / "environment.json", json.dumps(environment(), indent=1) + "\n")
+        lines = self.lines + self.later
+        write_file(self.folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+        self.events = EventFile(self.folder / "tensorboard", lines)
 
-    def keep_best(self, model: nn.Module, select: str, last: bool) -> None:
-        """After an evaluation: note its weights if it was the best; after the last one, go back to the best."""
-        if best_line(self.lines, select) is self.lines[-1]:
-            self.best = copy_weights(model)
-        if last:
-            model.load_state_dict(self.best)
-            self.best = {}
+    def _writing(self):
+        return disk_errors_in_words(self.folder, newest_in_words(self.checkpoints))
 
-    def require_finite(self, losses: Tensor, step: int) -> None:
-        """`losses` holds those of the last steps: looked at only here, so that the device need not wait in between."""
-        if losses.isfinite().all():
-            return
-        bad = step - step % self.config.log_every + losses.isfinite().logical_not().nonzero()[0].item()
-        found = list_checkpoints(self.checkpoints)
-        good = f"The last good checkpoint is {found[-1]}." if found else "There is no checkpoint yet."
-        raise NonFiniteLossError(
-            f"the loss is not a finite number at step {bad + 1}, with learning rate "
-            f"{learning_rate_at(bad, self.config):.3g}. {good} Try a lower --learning-rate or a longer --warmup-steps."
+    def _refuse_other_folder(self) -> None:
+        """Only a run, or nothing, may lie where this one is going to."""
+        if not self.folder.exists():
+            raise CheckpointError(
+                f"there is no checkpoint in {self.checkpoints}: there is no run '{self.config.name}' yet. Begin it "
+                "without --resume."
+            )
+        entries = [path for path in self.folder.iterdir() if path.name[0] != "."] if self.folder.is_dir() else [None]
+        if entries and not is_run(self.folder):
+            raise SelfieLiteError(
+                f"{self.folder} is there already and is no run, so nothing is written there. Choose another --name."
+            )
+
+    def _resume(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        metrics = self.folder / "metrics.jsonl"
+        lines = read_metrics(self.folder) if metrics.is_file() else []
+        if not list_checkpoints(self.checkpoints) and self.config.resume == "newest":
+            reached = max((line["step"] for line in lines), default=0)
+            if reached < min(self.config.save_every, self.config.steps):  # killed before there was one
+                self.accelerator.print(f"{self.folder} has no checkpoint yet: it begins anew.")
+                return
+        path = find_checkpoint(self.checkpoints, self.config.resume)
+        weights, state, saved = load_checkpoint(path)
+        refuse_other_run(path, saved, state, self.config, self.accelerator.num_processes, self.data)
+        load_state(path, model, optimizer, weights, state, self.config.data)
+        self.best = state.get("best", {})
+        self.first, self.owes_evaluation = state["step"], not state.get("evaluated", True)
+        trained = lambda line: "loss" in line or not self.owes_evaluation  # noqa: E731
+        self.lines = [x for x in lines if x["step"] < self.first or x["step"] == self.first and trained(x)]
+        self.later = [line for line in lines if line["step"] > self.first]
+
+
+def is_run(folder: Path) -> bool:
+    """Whether `folder` holds a run of this library: its settings are there."""
+    try:
+        read_json(
+            folder / "config.json", "the settings of a run", {"name": str, "data": str, "steps": int, "seed": int}
         )
-
-    def agree(self, stop: list, look: bool) -> bool:
-        """Whether to stop now; with several processes they ask each other, at the steps that are logged."""
-        if self.accelerator.num_processes == 1:
-            return bool(stop)
-        if not look:
-            return False
-        asked = torch.tensor(float(bool(stop)), device=self.accelerator.device)
-        return self.accelerator.reduce(asked, "sum").item() > 0
+    except SelfieLiteError:
+        return bool(list_checkpoints(folder / "checkpoint"))
+    return True
 
 
 def copy_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -164,14 +250,25 @@ def copy_weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 
 
-def best_line(lines: list[dict], select: str) -> dict:
-    """The line of metrics with the highest `select`, the later of equals."""
-    return max((line for line in lines if select in line), key=lambda line: (line[select], line["step"]))
-
-
 def read_metrics(folder: Path) -> list[dict]:
-    """The lines of metrics of a run."""
+    """The lines of metrics of a run, {"step": …, …} each.
+
+    Raises:
+        SelfieLiteError: if there are none, or a line is damaged.
+    """
     return read_json_lines(folder / "metrics.jsonl", "a line of metrics", {"step": int})
+
+
+def best_line(lines: list[dict], select: str) -> dict:
+    """The line of metrics with the highest `select`, the later of equals.
+
+    Raises:
+        SelfieLiteError: if no line has it.
+    """
+    found = [line for line in lines if isinstance(line.get(select), int | float)]
+    if not found:
+        raise SelfieLiteError(f"no line of the metrics has {select}.")
+    return max(found, key=lambda line: (line[select], line["step"]))
 
 
 def write_report(
@@ -184,22 +281,30 @@ def write_report(
         held_out: how the line of metrics calls the accuracy on images never trained on.
         choices: how many answers there are to choose from; guessing is right once in so many.
     """
-    from selfie_lite.workbook.figures import draw_training
+    from selfie_lite.workbook.figures import draw_training, to_png
 
     losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
     if not losses:  # stopped before the first line of metrics
         return
     reached = {line["step"]: line[held_out] for line in lines if held_out in line}
-    draw_training(*zip(*losses, strict=True), reached, choices).savefig(config.folder / "curve.png", dpi=120)
+    figure = draw_training(*zip(*losses, strict=True), reached, choices)
+    write_file(config.folder / "curve.png", to_png(figure, dpi=120))
     ended = f"After {lines[-1]['step']:,} of {config.steps:,} steps of {config.batch_size} images"
     words = held_out.replace("held_out", "held-out").replace("_", " ")
     result = (
         f"{words} {reached[max(reached)]:.3f}, where guessing gives {1 / choices:.3f}" if reached else "no result yet"
     )
-    (config.folder / "README.md").write_text(
-        f"# {config.name}\n\n{title} {ended}: {result}.\n\n![training loss and {words}](curve.png)\n\n"
+    settings = shlex.quote(f"runs/{config.name}/config.json")
+    write_file(
+        config.folder / "README.md",
+        f"# {as_text(config.name)}\n\n{as_text(title)} {ended}: {result}.\n\n"
+        f"![training loss and {words}](curve.png)\n\n"
         "`config.json` has every setting, `environment.json` versions, device and commit, `metrics.jsonl` the numbers, "
         "`checkpoint/` the weights.\n\n"
-        f"Repeat it: `selfie-lite {command} --config runs/{config.name}/config.json --name another`\n",
-        encoding="utf-8",
+        f"Repeat it: `selfie-lite {command} --config {settings} --name another`\n",
     )
+
+
+def as_text(words: str) -> str:
+    """Words that Markdown shows as they are."""
+    return re.sub(r"([\\`*\[\]<>#|~]|\b_|_\b)", r"\\\1", words)
