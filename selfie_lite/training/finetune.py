@@ -151,9 +151,7 @@ def finetune(config: FinetuneConfig, on_log: Callable[[list[dict]], None] | None
 
     start = time.perf_counter()
     lines = train(config, accelerator, model, batches, forward, evaluate, report, on_log, select="validation_accuracy")
-    missing = not (config.folder / "result.json").is_file()  # else the run had ended before
-    accelerator.wait_for_everyone()
-    if lines and lines[-1]["step"] == config.steps and missing:
+    if lines and lines[-1]["step"] == config.steps:
         seconds = None if config.resume else round(time.perf_counter() - start, 1)
         counts = {"training_images": len(keep), "validation_images": len(aside), "seconds": seconds}
         write_result(config, accelerator, counts | origin)
