@@ -1,13 +1,15 @@
 """What a model believes about one image: numbers for the pictures, and the same in words."""
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from selfie_lite.errors import SelfieLiteError
+from selfie_lite.errors import SelfieLiteError, require_type
 from selfie_lite.loss import diagonal_targets
 from selfie_lite.patches import PatchGrid, sample_masks
 from selfie_lite.selfie import Selfie
@@ -104,7 +106,7 @@ class Beliefs:
             SelfieLiteError: if the model has no attention, no mask tokens, or not so many blocks or heads.
         """
         if self.attention is None:
-            raise SelfieLiteError("this model pools by mean or max: it has no attention to show.")
+            raise SelfieLiteError("this model has no attention to show: it pools by mean or max, or not at all.")
         blocks, heads, rows, _ = self.attention.shape
         for name, number, count in (("block", block, blocks), ("head", head, heads)):
             if number is not None and not 0 <= number < count:
@@ -128,51 +130,116 @@ def look(model: Selfie, image: Tensor, masked: Tensor | list[int] | None = None,
     """Ask a model about one image.
 
     Args:
-        model: in evaluation mode.
+        model: on any device, of any float dtype; asked in evaluation mode, and left in the mode it was in.
         image: (3, H, W) uint8; a larger one than the model takes is cut to a square at its centre and shrunk.
         masked: locations to hide; drawn with `seed` if not given, `model.num_masked` of them.
         seed: also of the order in which the candidates are shown.
 
+    Returns:
+        What it believes: float32, on the CPU.
+
     Raises:
-        SelfieLiteError: for an image that is too small, or locations that the grid does not have.
+        SelfieLiteError: for an image of another kind, or too small; for locations that the grid does not have; or if
+            what the model gives is no number.
     """
+    require_type("model", model, Selfie, ' Load one: load_pretrained("additive").')
     image = fit_image(image, model.grid)
-    generator = torch.Generator().manual_seed(seed)
+    try:
+        generator = torch.Generator().manual_seed(seed)
+    except (TypeError, ValueError, RuntimeError):
+        raise SelfieLiteError(f"seed must be a whole number of 64 bits, but is {seed!r}.") from None
     if masked is None:
         masked = sample_masks(1, model.grid, model.num_masked, generator)[1][0]
-    masked = torch.as_tensor(masked, dtype=torch.int64).sort().values
-    count = model.grid.count
-    if not 1 <= len(masked) < count or masked.min() < 0 or masked.max() >= count or len(masked.unique()) < len(masked):
-        raise SelfieLiteError(
-            f"masked must be 1 to {count - 1} different locations from 0 to {count - 1}, but is {masked.tolist()}."
-        )
-    shown = torch.ones(count, dtype=torch.bool)
+    masked = _read_masked(masked, model.grid.count)
+    shown = torch.ones(model.grid.count, dtype=torch.bool)
     shown[masked] = False
     visible = shown.nonzero()[:, 0]
-    with torch.no_grad():
-        has_attention = model.pool.pooling == "attention"
-        out = model(image[None], visible[None], masked[None], return_attention=has_attention)
+    weights = next(model.parameters())
+    inputs = [x[None].to(weights.device) for x in (image, visible, masked)]
+    with torch.no_grad(), _evaluating(model):
+        pixels = model.prepare(inputs[0]).to(weights.dtype)
+        out = model(pixels, *inputs[1:], return_attention=model.has_attention)
+    logits = out.logits[0].float().cpu()
+    if not logits.isfinite().all():
+        raise SelfieLiteError("the model answers NaN or infinity, no number: its weights are damaged, or diverged.")
     order = torch.randperm(len(masked), generator=torch.Generator().manual_seed(seed))
-    attention = out.attention[0].float() if has_attention else None
-    return Beliefs(image, model.grid, visible, masked, out.logits[0].float(), attention, order)
+    attention = out.attention[0].float().cpu() if model.has_attention else None
+    return Beliefs(image, model.grid, visible, masked, logits, attention, order)
 
 
 def fit_image(image: Tensor, grid: PatchGrid) -> Tensor:
     """(3, H, W) uint8 → (3, S, S) uint8, S = `grid.image_size`: cut to a square at the centre, and shrunk.
 
     Raises:
-        SelfieLiteError: if it is smaller than that.
+        SelfieLiteError: if it is smaller than that, or something else than one RGB image of bytes.
     """
+    require_type("image", image, Tensor, " From an (H, W, 3) array: torch.from_numpy(array).permute(2, 0, 1).")
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise SelfieLiteError(f"one image has shape (3, height, width), but this has {_hint_for_shape(image)}.")
+    if image.dtype != torch.uint8:
+        raise SelfieLiteError(
+            f"an image holds bytes, torch.uint8 from 0 to 255, but this {image.dtype}. From 0 to 1: "
+            "(image * 255).round().to(torch.uint8); from 0 to 255: image.round().to(torch.uint8)."
+        )
     height, width = image.shape[-2:]
     if min(height, width) < grid.image_size:
         raise SelfieLiteError(
             f"the image has {width}×{height} pixels, but the model takes {grid.image_size}×{grid.image_size}: "
             "choose a larger image or another model."
         )
+    image = image.cpu()
     if height == width == grid.image_size:
         return image
-    square = tv.center_crop(image, min(height, width))
+    square = tv.center_crop(image, [min(height, width)])
     return tv.resize(square, [grid.image_size, grid.image_size], antialias=True)
+
+
+def _hint_for_shape(image: Tensor) -> str:
+    shape = tuple(image.shape)
+    if image.ndim == 4:
+        return f"{shape}: a batch; give one of it, images[0]"
+    if image.ndim == 3 and shape[-1] == 3:
+        return f"{shape}: put the colours first, image.permute(2, 0, 1)"
+    if image.ndim == 2 or shape[:1] == (1,):
+        return f"{shape}: make a grey image RGB, image.expand(3, -1, -1)"
+    if shape[:1] == (4,):
+        return f"{shape}: leave out its transparency, image[:3]"
+    return f"{shape}"
+
+
+def _read_masked(masked: Tensor | Sequence[int], count: int) -> Tensor:
+    """(M,) int64, sorted, on the CPU."""
+    try:
+        found = torch.as_tensor(masked).cpu()
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise SelfieLiteError(f"masked must be locations, whole numbers in a list, but is {masked!r:.80}.") from None
+    if found.numel() and (found.dtype == torch.bool or found.is_floating_point() or found.is_complex()):
+        hint = ": a mask? mask.nonzero()[:, 0] are its locations" if found.dtype == torch.bool else ""
+        raise SelfieLiteError(f"masked must be locations, whole numbers, but holds {found.dtype}{hint}.")
+    if (
+        found.ndim != 1
+        or not 1 <= len(found) < count
+        or found.min() < 0
+        or found.max() >= count
+        or (len(found.unique()) < len(found))
+    ):
+        raise SelfieLiteError(
+            f"masked must be 1 to {count - 1} different locations from 0 to {count - 1}, but is {found.tolist()!s:.80}."
+        )
+    return found.to(torch.int64).sort().values
+
+
+@contextmanager
+def _evaluating(model: Selfie) -> Iterator[None]:
+    """Each part of the model in evaluation mode, and then in its own again."""
+    training = [part for part in model.modules() if part.training]
+    try:
+        for part in training:
+            part.training = False
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 def _list(items: list) -> str:

@@ -68,7 +68,7 @@ def one_of(what: str, value: int | None, count: int) -> int | None:
     """None, or a number below `count`; else SelfieLiteError."""
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value < count):
         return value
-    there = f"there are 0 to {count - 1}" if count else "this model pools by mean or max"
+    there = f"there are 0 to {count - 1}" if count else "this model has no attention"
     raise SelfieLiteError(f"{what} {value} is not there: {there}.")
 
 

@@ -119,10 +119,8 @@ class InspectorState:
     def attention_size(self) -> tuple[int, int]:
         """How many blocks, and heads in each; 0 where there is no attention."""
         pool = self.model.pool
-        if pool.pooling != "attention":
-            return 0, 0
-        blocks: list = list(pool.blocks)
-        return len(blocks), blocks[0].num_heads
+        blocks: list = list(pool.blocks) if pool is not None and self.model.has_attention else []
+        return len(blocks), blocks[0].num_heads if blocks else 0
 
     @property
     def order(self) -> list[int]:
@@ -193,8 +191,8 @@ class InspectorState:
     def _set_view(self, view: str) -> None:
         require_choice("view", view, VIEWS)
         for name, history in self.models:
-            if view == "attention" and next(iter(history.values())).pool.pooling != "attention":
-                raise SelfieLiteError(f"{name} pools by mean or max: it has no attention to show.")
+            if view == "attention" and not next(iter(history.values())).has_attention:
+                raise SelfieLiteError(f"{name} has no attention to show: it pools by mean or max, or not at all.")
         self.view = view
 
     def _set_location(self, location: int) -> None:
