@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfie_lite.errors import SelfieLiteError
-from selfie_lite.files import whole_file, words_of, write_file
+from selfie_lite.files import disk_errors_in_words, locked, whole_file, words_of, write_file
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -137,17 +137,30 @@ def write_html(notebook: Path) -> Path:
 
 
 @contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """In the block, SIGTERM does what Ctrl-C does."""
+def folder_of_runs(folder: Path, what: str) -> Iterator[None]:
+    """In the block the folder is there, and this process alone writes to it; SIGTERM does what Ctrl-C does.
+
+    Args:
+        what: a walkthrough or a sweep, for the refusal.
+
+    Raises:
+        SelfieLiteError: if another process is writing to it, or it cannot be written.
+    """
 
     def interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with disk_errors_in_words(folder, "The notebooks that have run are kept."):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise SelfieLiteError(f"{folder} is a file, not a folder: choose another --out.") from None
+        with locked(folder, f"another {what} is writing to {folder}: wait for it, or choose another --out."):
+            before = signal.signal(signal.SIGTERM, interrupt)
+            try:
+                yield
+            finally:
+                signal.signal(signal.SIGTERM, before)
 
 
 def _execute(path: Path, work: Path, values: dict[str, object], show_progress: bool) -> str:

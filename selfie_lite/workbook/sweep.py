@@ -8,8 +8,7 @@ from itertools import product
 from pathlib import Path
 
 from selfie_lite.errors import SelfieLiteError
-from selfie_lite.files import locked
-from selfie_lite.workbook.notebook import Outcome, ended_by_sigterm, read_notebook, run_notebook
+from selfie_lite.workbook.notebook import Outcome, folder_of_runs, read_notebook, run_notebook
 from selfie_lite.workbook.parameters import read_parameters
 
 
@@ -50,10 +49,8 @@ def run_sweep(
     """
     combinations = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
     varied = [name for name, values in grid.items() if len(values) > 1]
-    folder.mkdir(parents=True, exist_ok=True)
     done = []
-    refusal = f"another sweep is writing to {folder}: wait for it, or choose another --out."
-    with locked(folder, refusal), ended_by_sigterm():
+    with folder_of_runs(folder, "sweep"):
         for number, values in enumerate(combinations, 1):
             title = ",".join(f"{key}={values[key]}" for key in varied) or notebook.stem
             executed, earlier = places(folder, title, values)

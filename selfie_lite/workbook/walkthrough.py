@@ -8,9 +8,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from selfie_lite.errors import SelfieLiteError, suggestion
-from selfie_lite.files import locked, read_json, write_file
+from selfie_lite.files import read_json, write_file
 from selfie_lite.machine import environment, speed_probe
-from selfie_lite.workbook.notebook import Outcome, ended_by_sigterm, read_notebook, refuse_to_replace, run_notebook
+from selfie_lite.workbook.notebook import Outcome, folder_of_runs, read_notebook, refuse_to_replace, run_notebook
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "nbs"
 
@@ -43,19 +43,17 @@ def run_walkthrough(
         SelfieLiteError: if another walkthrough writes to `folder`, or something in it was not written by one.
         KeyboardInterrupt: after Ctrl-C or SIGTERM.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     outcomes: list[Outcome] = []
-    with locked(folder, f"another walkthrough is writing to {folder}: wait for it, or choose another --out."):
+    with folder_of_runs(folder, "walkthrough"):
         for path in notebooks:  # before any work
             refuse_to_replace(folder / path.name, path)
         _refuse_to_replace_index(folder)
         try:
-            with ended_by_sigterm():
-                for number, path in enumerate(notebooks, 1):
-                    outcome = run_notebook(path, folder / path.name, values, show_progress)
-                    outcomes.append(outcome)
-                    said = "ran" if outcome.ok else "FAILED"
-                    say(f"{number}/{len(notebooks)} {path.stem}: {said}, {outcome.seconds:.0f} s")
+            for number, path in enumerate(notebooks, 1):
+                outcome = run_notebook(path, folder / path.name, values, show_progress)
+                outcomes.append(outcome)
+                said = "ran" if outcome.ok else "FAILED"
+                say(f"{number}/{len(notebooks)} {path.stem}: {said}, {outcome.seconds:.0f} s")
         finally:
             if outcomes:
                 write_index(folder, outcomes)
