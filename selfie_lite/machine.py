@@ -5,7 +5,7 @@ import platform
 import statistics
 import subprocess
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -29,7 +29,7 @@ def environment() -> dict:
         "cpu_cores": os.cpu_count(),
         "python": platform.python_version(),
         "system": platform.system(),
-        "versions": {package: version(package) for package in packages},
+        "versions": {package: found for package in packages if (found := _version(package))},
     }
 
 
@@ -51,11 +51,21 @@ def speed_probe(repeats: int = 5, batch_size: int = 16) -> dict[str, float]:
     return seconds
 
 
-def _commit() -> str:
-    here = Path(__file__).parent
+def _version(package: str) -> str | None:
     try:
-        run = lambda *words: subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True)  # noqa: E731
-        commit = run("rev-parse", "--short=12", "HEAD").stdout.strip()
-        return commit + ("+changes" if run("status", "--porcelain", "--", "*.py").stdout.strip() else "")
+        return version(package)
+    except PackageNotFoundError:  # of an extra that is not installed
+        return None
+
+
+def _commit() -> str:
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, errors="replace"
+        )
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain", "--", "*.py") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

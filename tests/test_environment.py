@@ -14,7 +14,9 @@ from selfie_lite.evaluation.probes import fraction_table, read_results
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-PACKAGES = {re.match(r"[\w-]+", line).group().lower() for line in PROJECT["dependencies"]}
+GROUPS = {"": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
+NAMES = {group: {re.match(r"[\w-]+", line).group().lower() for line in lines} for group, lines in GROUPS.items()}
+PACKAGES = set().union(*NAMES.values())
 CHOSEN = {"torch", "torchvision", "jupyterlab", "matplotlib", "ipywidgets", "nbval", "papermill"}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 IMPORT_NAMES = {"IPython": "ipython", "PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn"}
@@ -28,39 +30,64 @@ def imported(source):
             yield node.module.split(".")[0]
 
 
+OURS = {"selfie_lite", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
+
+
+def packages_of(sources):
+    names = {name for source in sources for name in imported(source)} - set(sys.stdlib_module_names) - OURS
+    return {IMPORT_NAMES.get(name, name) for name in names}
+
+
 def test_everything_imported_is_a_dependency():
-    sources = [
-        path.read_text(encoding="utf-8")
-        for folder in ("selfie_lite", "tests")
-        for path in (ROOT / folder).rglob("*.py")
-    ]
-    for path in (ROOT / "nbs").glob("*.ipynb"):
-        sources += [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-    names = (
-        {name for source in sources for name in imported(source)}
-        - set(sys.stdlib_module_names)
-        - {"selfie_lite", "tiny"}
-    )
-    assert {IMPORT_NAMES.get(name, name) for name in names} - PACKAGES == set()
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py")]
+    assert packages_of(sources) - PACKAGES == set()
+    cells = [cell for path in (ROOT / "nbs").glob("*.ipynb") for cell in nbformat.read(path, as_version=4).cells]
+    used = packages_of(cell.source for cell in cells if cell.cell_type == "code")
+    assert used - NAMES[""] - NAMES["notebooks"] == set()
+
+
+def test_the_library_needs_no_extra_but_where_it_is_about_notebooks():
+    files = {path: path.read_text(encoding="utf-8") for path in (ROOT / "selfie_lite").rglob("*.py")}
+    assert packages_of(files.values()) - NAMES[""] - NAMES["notebooks"] == set()
+    with_extras = {path.relative_to(ROOT / "selfie_lite") for path in files if packages_of([files[path]]) - NAMES[""]}
+    allowed = {Path("workbook"), Path("inspector"), Path("cli/inspect.py")}
+    assert [path for path in with_extras if not allowed & {path, *path.parents}] == []
+
+
+def test_the_lock_file_holds_every_package_within_its_bounds():
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    locked = dict(line.split("==") for line in lines if not line.startswith("#"))
+    numbers = lambda version: [int(number) for number in re.findall(r"\d+", version)]  # noqa: E731
+    locked = {re.sub(r"[-_.]+", "-", name).lower(): numbers(version) for name, version in locked.items()}
+    for name, floor in (re.fullmatch(r"([\w-]+)>=([\d.]+)", line).groups() for line in sum(GROUPS.values(), [])):
+        assert locked[name.replace("_", "-")] >= numbers(floor)
 
 
 def test_environment_yml_leaves_everything_to_pyproject():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     python, pip, pip_part = environment["dependencies"]
     assert python == "python" + PROJECT["requires-python"] and pip == "pip"
-    assert pip_part == {"pip": ["-e ."]}
+    assert pip_part == {"pip": ["-e .[notebooks,test]"]}
     assert environment["name"] == PROJECT["name"]
 
 
 def test_readme_says_what_holds():
     assert CHOSEN <= PACKAGES
-    listed = re.search(r"Packages: ([^.]+)\.", README).group(1)
-    assert {name.strip(" `\n") for name in listed.replace(" and ", ",").split(",")} == PACKAGES
+    for group, before in {"": "Packages", "notebooks": "`[notebooks]`", "test": "`[test]`"}.items():
+        listed = re.search(rf"{re.escape(before)}: ([^.]+)\.", README).group(1)
+        assert {name.strip(" `\n") for name in listed.replace(" and ", ",").split(",")} == NAMES[group]
     assert f"Python {PROJECT['requires-python'].removeprefix('>=')} or newer" in README
-    for command in ("make walkthrough", "make test", "make lab", "conda env create -f environment.yml"):
+    for command in (
+        "make walkthrough",
+        "make test",
+        "make lab",
+        "make test-floor",
+        "make LOCKED=1",
+        "conda env create -f environment.yml",
+    ):
         assert command in README
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    assert set(re.findall(r"make ([a-z]+)", README)) <= set(targets)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(re.findall(r"make ([a-z-]+)", README)) <= set(targets)
 
 
 def test_ci_runs_the_readme_test_command():

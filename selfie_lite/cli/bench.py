@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from selfie_lite.cli.base import Group, app, err, out, write_result
+from selfie_lite.cli.base import Group, Number, ResultFile, app, err, out, write_result
 from selfie_lite.errors import require_choice
 from selfie_lite.training.pretrain import PRESETS
 
@@ -18,11 +18,19 @@ def bench():
 @bench.command("pretrain")
 @click.option("--preset", default="laptop", help="laptop, cifar10, imagenette or imagenet: network, sizes, optimiser.")
 @click.option("--arch", help="resnet50 or resnet18.  [default: the preset's]", show_default=False)
-@click.option("--batch-size", type=int, help="Images in a step.  [default: the preset's]", show_default=False)
+@click.option(
+    "--batch-size", type=Number(int, 1), help="Images in a step.  [default: the preset's]", show_default=False
+)
 @click.option("--part", "parts", multiple=True, help="Only this part; repeatable.  [default: all]", show_default=False)
-@click.option("--rounds", default=5, help="How often each candidate is timed.")
-@click.option("--seconds", default=1.0, help="About how long one timing takes.")
-@click.option("--out", "file", type=Path, default=Path("runs/bench/pretrain.json"), help="Where the result is written.")
+@click.option("--rounds", type=Number(int, 2), default=5, help="How often each candidate is timed.")
+@click.option("--seconds", type=Number(float, 0.001, 3600), default=1.0, help="About how long one timing takes.")
+@click.option(
+    "--out",
+    "file",
+    type=ResultFile("bench pretrain"),
+    default=Path("runs/bench/pretrain.json"),
+    help="Where the result is written.",
+)
 def bench_pretrain(preset, arch, batch_size, parts, rounds, seconds, file):
     """Time a pretraining step; needs no data set. Parts: ladder (from a plain loop to the default), ceiling (P alone),
     roofline, locations (M at once), growth (with batch size, M, N), processes, input (reading JPEG files)."""
@@ -41,9 +49,13 @@ def bench_pretrain(preset, arch, batch_size, parts, rounds, seconds, file):
 
 
 @bench.command("inspector")
-@click.option("--rounds", default=15, help="How often each control is changed.")
+@click.option("--rounds", type=Number(int, 1), default=15, help="How often each control is changed.")
 @click.option(
-    "--out", "file", type=Path, default=Path("runs/bench/inspector.json"), help="Where the result is written."
+    "--out",
+    "file",
+    type=ResultFile("bench inspector"),
+    default=Path("runs/bench/inspector.json"),
+    help="Where the result is written.",
 )
 def bench_inspector(rounds, file):
     """Time from a change of a control of the patch inspector to the new picture, with the bundled models."""

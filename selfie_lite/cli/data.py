@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from selfie_lite.cli.base import Group, app, err, out
+from selfie_lite.cli.base import Group, Number, Text, app, err, out
 from selfie_lite.data.catalog import KNOWN, data_cache
 
 
@@ -16,10 +16,12 @@ def data():
 
 
 @data.command("import")
-@click.argument("name")
+@click.argument("name", type=Text())
 @click.argument("folder", type=Path)
-@click.option("--size", type=int, help="Pixels a side to store.  [default: 32 for cifar10, else 224]")
-@click.option("--workers", type=int, help="Processes that decode.  [default: one a CPU core, eight at most]")
+@click.option("--size", type=Number(int, 1, 65500), help="Pixels a side to store.  [default: 32 for cifar10, else 224]")
+@click.option(
+    "--workers", type=Number(int, 0, 1024), help="Processes that decode.  [default: one a CPU core, eight at most]"
+)
 @click.option("--skip-unreadable", is_flag=True, help="Leave out images that cannot be read, and say how many.")
 @click.option("--replace", is_flag=True, help="Take the place of an earlier import of this name.")
 def import_(name, folder, size, workers, skip_unreadable, replace):
@@ -38,7 +40,7 @@ def import_(name, folder, size, workers, skip_unreadable, replace):
 
 
 @data.command()
-@click.argument("name")
+@click.argument("name", type=Text())
 @click.option("--replace", is_flag=True, help="Fetch it again.")
 def download(name, replace):
     """Fetch the data set NAME through torchvision: cifar10 (170 MB) or imagenette (340 MB)."""
@@ -62,7 +64,7 @@ def list_():
 
 
 @data.command()
-@click.argument("names", nargs=-1)
+@click.argument("names", type=Text(), nargs=-1)
 def verify(names):
     """Compare the files of data sets (default: all that are here) with the SHA-256 written when they were made."""
     from selfie_lite.data.catalog import installed_datasets

@@ -5,16 +5,24 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from selfie_lite.cli.base import app, out, write_result
+from selfie_lite.cli.base import Number, ResultFile, Text, app, out, write_result
 
 
 @app.command()
-@click.option("--from", "sources", multiple=True, default=["additive"], help="As in finetune; repeatable.")
-@click.option("--data", default="sample", help="A data set, or a folder of images.")
-@click.option("--labels", default=1.0, help="Part of the training labels that the probes may use.")
-@click.option("--seed", default=0, help="Which part, and of the fresh P.")
-@click.option("--image-size", type=int, help="Of images in a folder, pixels.")
-@click.option("--out", "file", type=Path, default=Path("runs/evaluate.json"), help="Where the result is written.")
+@click.option("--from", "sources", type=Text(), multiple=True, default=["additive"], help="As in finetune; repeatable.")
+@click.option("--data", type=Text(), default="sample", help="A data set, or a folder of images.")
+@click.option(
+    "--labels", type=Number(float, 0, 1), default=1.0, help="Part of the training labels that the probes may use."
+)
+@click.option("--seed", type=Number(int, 0, 2**63 - 1), default=0, help="Which part, and of the fresh P.")
+@click.option("--image-size", type=Number(int, 8, 4096), help="Of images in a folder, pixels.")
+@click.option(
+    "--out",
+    "file",
+    type=ResultFile("evaluate"),
+    default=Path("runs/evaluate.json"),
+    help="Where the result is written.",
+)
 def evaluate(sources, data, labels, seed, image_size, file):
     """How much a frozen P knows of the classes: a weighted nearest-neighbour and a linear probe on its features, beside
     those of a fresh P and of raw pixels."""
@@ -30,8 +38,8 @@ def evaluate(sources, data, labels, seed, image_size, file):
 
 
 @app.command()
-@click.argument("runs", nargs=-1)
-@click.option("--out", "file", type=Path, help="Write the comparison there, as JSON.")
+@click.argument("runs", type=Text(), nargs=-1)
+@click.option("--out", "file", type=ResultFile("compare"), help="Write the comparison there, as JSON.")
 def compare(runs, file):
     """Finished RUNS (names or folders) side by side: settings that differ, and the held-out accuracy of each seed."""
     from selfie_lite.evaluation.results import compare_runs

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from selfie_lite.cli.base import app, err
+from selfie_lite.cli.base import Number, Text, app, err
 
 
 @app.command()
-@click.option("--model", default="additive", help="A bundled model, a run, or the folder of a checkpoint.")
-@click.option("--compare", help="A second one beside it.")
-@click.option("--data", default="sample", help="A data set, a folder of images, or one image.")
-@click.option("--port", default=8866, help="Of the page.")
+@click.option("--model", type=Text(), default="additive", help="A bundled model, a run, or the folder of a checkpoint.")
+@click.option("--compare", type=Text(), help="A second one beside it.")
+@click.option("--data", type=Text(), default="sample", help="A data set, a folder of images, or one image.")
+@click.option("--port", type=Number(int, 1, 65535), default=8866, help="Of the page.")
 @click.option("--browser/--no-browser", default=True, help="Open a browser.")
 def inspect(model, compare, data, port, browser):
     """Open the patch inspector alone, as a page (Voilà). Ctrl-C ends it."""

@@ -1,6 +1,5 @@
 """selfie-lite pretrain | finetune | export: train, and take the weights elsewhere."""
 
-import json
 import os
 import time
 from dataclasses import fields
@@ -10,13 +9,16 @@ from pathlib import Path
 import click
 import torch
 
-from selfie_lite.cli.base import app, out
+from selfie_lite.cli.base import Number, Text, app, out
 from selfie_lite.errors import SelfieLiteError, require_choice
+from selfie_lite.files import read_json
 from selfie_lite.training.config import RUNS
 from selfie_lite.training.finetune import FINETUNE_PRESETS, SCRATCH, search_learning_rate
 from selfie_lite.training.finetune import finetune as run_finetuning
 from selfie_lite.training.pretrain import PRESETS
 from selfie_lite.training.pretrain import pretrain as run_pretraining
+
+VALUES = {int: Number(int), float: Number(float)}
 
 
 def options_of(config):
@@ -28,9 +30,10 @@ def options_of(config):
             flag = f"{flag}/--no-{flag[2:]}" if isinstance(default, bool) else flag
             text = f"{f.metadata['help']}  [default: {'none' if default == '' else default}]"
             bare = {"is_flag": False, "flag_value": "newest"} if f.name == "resume" else {}  # --resume alone
-            command = click.option(
-                flag, f.name, type=type(default), default=None, help=text, show_default=False, **bare
-            )(command)
+            kind = VALUES.get(type(default), type(default))
+            command = click.option(flag, f.name, type=kind, default=None, help=text, show_default=False, **bare)(
+                command
+            )
         return command
 
     return decorate
@@ -57,7 +60,7 @@ def pretrain(preset, file, **settings):
 )
 @click.option("--config", "file", type=Path, help="Settings from a run's config.json, to repeat it.")
 @click.option(
-    "--search", "rates", type=float, multiple=True,
+    "--search", "rates", type=Number(float, 1e-12, 1e3), multiple=True,
     help="Try this learning rate; repeatable. The one that is best on the validation part is kept.",
 )  # fmt: skip
 @options_of(FINETUNE_PRESETS["laptop"])
@@ -81,12 +84,7 @@ def choose_config(presets, preset, file, settings):
     require_choice("preset", preset or "laptop", presets)
     config = presets[preset or "laptop"]
     if file:
-        try:
-            config = type(config).from_dict(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
-            if isinstance(error, SelfieLiteError):
-                raise
-            raise SelfieLiteError(f"{file} cannot be read as settings: {error}") from None
+        config = type(config).from_dict(read_json(file, "the settings of a run", {}))
     return config.updated(**{name: value for name, value in settings.items() if value is not None})
 
 
@@ -104,8 +102,8 @@ def run_in_processes(train, config):
 
 
 @app.command()
-@click.option("--from", "run", required=True, help="A run, a bundled model, or weights made elsewhere.")
-@click.option("--to", "form", required=True, help="torchvision, hub or bundle.")
+@click.option("--from", "run", type=Text(), required=True, help="A run, a bundled model, or weights made elsewhere.")
+@click.option("--to", "form", type=Text(), required=True, help="torchvision, hub or bundle.")
 @click.argument("target", type=Path)
 def export(run, form, target):
     """Write the newest weights of a run to TARGET.

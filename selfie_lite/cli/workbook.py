@@ -7,16 +7,18 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from selfie_lite.cli.base import app, err, out
+from selfie_lite.cli.base import Folder, Text, app, err, out
 
 
 @app.command()
-@click.option("--only", multiple=True, metavar="NN", help="Run just the notebooks that begin so, 03 say; repeatable.")
+@click.option(
+    "--only", type=Text(), multiple=True, metavar="NN", help="Run just the notebooks that begin so, 03 say; repeatable."
+)
 @click.option(
     "-p", "--parameter", "parameters", type=(str, str), multiple=True, metavar="NAME VALUE",
     help="Set a parameter of the notebooks, for instance -p steps 200; repeatable.",
 )  # fmt: skip
-@click.option("--out", "folder", type=Path, default=Path("runs/walkthrough"), help="Where everything is written.")
+@click.option("--out", "folder", type=Folder(), default=Path("runs/walkthrough"), help="Where everything is written.")
 def walkthrough(only, parameters, folder):
     """Run the notebooks of nbs/ in order; keep them, with their outputs, as notebooks and as web pages."""
     from selfie_lite.workbook import walkthrough as runner
@@ -40,7 +42,7 @@ def walkthrough(only, parameters, folder):
 @app.command(context_settings={"ignore_unknown_options": True})
 @click.argument("notebook", type=Path)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="-p NAME VALUE [VALUE …] [-p …]")
-@click.option("--out", "folder", type=Path, help="Where everything is written.  [default: runs/sweep/NOTEBOOK]")
+@click.option("--out", "folder", type=Folder(), help="Where everything is written.  [default: runs/sweep/NOTEBOOK]")
 def sweep(notebook, words, folder):
     """Run NOTEBOOK for every combination of parameter values, for instance
 
