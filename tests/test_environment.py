@@ -75,7 +75,7 @@ def test_readme_says_what_holds():
     assert CHOSEN <= PACKAGES
     for group, before in {"": "Packages", "notebooks": "`[notebooks]`", "test": "`[test]`"}.items():
         listed = re.search(rf"{re.escape(before)}: ([^.]+)\.", README).group(1)
-        assert {name.strip(" `\n") for name in listed.replace(" and ", ",").split(",")} == NAMES[group]
+        assert {name.strip(" `\n") for name in listed.replace(" and", ",").split(",")} == NAMES[group]
     assert f"Python {PROJECT['requires-python'].removeprefix('>=')} or newer" in README
     for command in (
         "make walkthrough",
