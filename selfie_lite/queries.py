@@ -1,9 +1,9 @@
 """v, the query for a hidden location: the paper's form, and others that say more or less (paper, section 2.1).
 
-Every form gets the model, a `Selfie`; the context, the features of the visible patches with their positions (B, V, D), and e, the vectors of
-the hidden locations (B, M, D). It gives v (B, M, D), to be compared with the hidden patches by a dot product, and the
-attention weights, if asked for. At the start v has a length of about 1 in all of them (mask tokens, location: 1;
-additive: √2), so that no form begins far from chance.
+Every form gets the model, a `Selfie`; the context, the features of the visible patches with their positions (B, V, D);
+and e, the vectors of the hidden locations (B, M, D). It gives v (B, M, D), to be compared with the hidden patches by a
+dot product, and the attention weights, if asked for. Before training v has a length of 1 in all of them (additive: √2),
+so that no form begins far from chance.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,5 @@
 """The whole model: an image in, a guess for every hidden patch out (paper, section 2)."""
 
-from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -108,7 +107,8 @@ class Selfie(nn.Module):
         if queries == "mlp":
             self.query_mlp = make_query_mlp(dim, hidden_dim)
         if not tied:
-            self.encoder_network = deepcopy(self.patch_network)
+            self.encoder_network = PatchNetwork(arch, stem, norm)
+            self.encoder_network.load_state_dict(self.patch_network.state_dict())
 
     @property
     def has_attention(self) -> bool:

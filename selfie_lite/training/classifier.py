@@ -10,7 +10,7 @@ from torchvision.models import ResNet
 from selfie_lite.augment import normalize
 from selfie_lite.data.datasets import ImageDataset, ImageFiles
 from selfie_lite.errors import SelfieLiteError
-from selfie_lite.patch_network import PatchNetwork, make_resnet
+from selfie_lite.patch_network import PatchNetwork, make_resnet, norm_of
 from selfie_lite.selfie import Selfie
 from selfie_lite.training.checkpoint import CheckpointError
 from selfie_lite.training.loop import evaluate_parts
@@ -48,7 +48,7 @@ def resnet50_classifier(
         has = getattr(patch_network, name)
         if wanted and wanted != has:
             raise SelfieLiteError(f"P has {name} {has}, but {wanted} was asked for. Leave {name} out, or say {has}.")
-    model = make_resnet(patch_network.arch, patch_network.stem, num_classes)
+    model = make_resnet(patch_network.arch, patch_network.stem, num_classes, patch_network.norm)
     model.load_state_dict(patch_network.state_dict(), strict=False)  # strict would ask for layer4 and fc
     return model
 
@@ -68,7 +68,7 @@ def load_classifier(name_or_folder: str | Path) -> ResNet:
     if bias is None or bias.ndim != 1:
         raise CheckpointError(f"{name_or_folder} has no classifier among its weights: fc.bias is missing.")
     try:
-        model = make_resnet(config.get("arch"), config.get("stem"), len(bias))
+        model = make_resnet(config.get("arch"), config.get("stem"), len(bias), norm_of(weights))
     except SelfieLiteError as error:
         raise CheckpointError(f"{name_or_folder} has settings that cannot be used: {error}") from None
     return fill(model, weights, name_or_folder)

@@ -104,6 +104,8 @@ def export_pretrained(run: str | Path, folder: str | Path) -> Path:
 
 def _lines(patch_network: PatchNetwork, target: Path, classes: str) -> str:
     """The Python that reads a file of the form "torchvision"."""
+    if patch_network.norm == "group":
+        classes = ", ".join([classes] * bool(classes) + ["norm_layer=lambda channels: nn.GroupNorm(32, channels)"])
     lines = [f"model = torchvision.models.{patch_network.arch}({classes})"]
     if patch_network.stem == "small":  # torchvision's own first layers are for larger images
         lines.append("model.conv1, model.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()")

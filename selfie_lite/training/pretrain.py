@@ -9,9 +9,10 @@ import torch
 
 from selfie_lite.augment import make_crop
 from selfie_lite.data.datasets import load_dataset
-from selfie_lite.errors import SelfieLiteError
-from selfie_lite.patches import PatchGrid, sample_masks
-from selfie_lite.selfie import Selfie
+from selfie_lite.errors import SelfieLiteError, require_choice, require_number
+from selfie_lite.patch_network import NORMS
+from selfie_lite.patches import PatchGrid, sample_masks, sample_offsets
+from selfie_lite.selfie import Selfie, require_query_form
 from selfie_lite.training.batches import Batches
 from selfie_lite.training.config import TrainingConfig, option, require_range
 from selfie_lite.training.device import make_accelerator
@@ -28,10 +29,19 @@ class PretrainConfig(TrainingConfig):
     image_size: int = option(32, "height and width of the images, pixels")
     patch_size: int = option(8, "height and width of a patch, pixels")
     num_masked: int = option(0, "hidden patches of each image; 0 for a quarter of them")
-    queries: str = option("additive", "additive (the paper's) or mask_token")
+    queries: str = option(
+        "additive",
+        "form of query: additive (the paper's), location (no context), multiplicative, mlp or mask_token",
+    )
     pooling: str = option("attention", "attention, mean or max")
     dropout: float = option(0.1, "in A, a probability")
     initial_length: float = option(1.0, "of u and of every location vector before training (Euclidean)")
+    encoder_positions: bool = option(True, "positions on the visible patches too; the public implementations have none")
+    gap: int = option(
+        0, "pixels by which a patch is smaller than its cell, cropped at random, so that no border goes on"
+    )
+    norm: str = option("batch", "batch or group normalisation in P")
+    tied: bool = option(True, "one P for visible and hidden patches; if not, that of the hidden ones is exported")
     padding: int = option(0, "pixels around small images before the crop; the paper has 4, which show the border")
     held_out: int = option(1000, "training images set aside, never trained on, for the held-out accuracy")
 
@@ -44,7 +54,10 @@ class PretrainConfig(TrainingConfig):
             raise SelfieLiteError(f"dropout must be 0 or more and below 1, but is {self.dropout}.")
         if not 0 < self.initial_length < math.inf:
             raise SelfieLiteError(f"initial_length must be above 0 and finite, but is {self.initial_length}.")
-        PatchGrid(self.image_size, self.patch_size)  # refuses sizes that do not fit
+        require_number("num_masked", self.num_masked, 0, self.grid.count - 1)  # and refuses sizes that do not fit
+        require_number("gap", self.gap, 0, self.patch_size - 1)
+        require_choice("norm", self.norm, NORMS)
+        require_query_form(self.queries, self.pooling, self.encoder_positions, self.tied)
 
     @property
     def grid(self) -> PatchGrid:
@@ -53,7 +66,7 @@ class PretrainConfig(TrainingConfig):
     @property
     def chance(self) -> float:
         """Accuracy of guessing, 1/M."""
-        return 1 / (self.num_masked or self.grid.count // 4)
+        return 1 / (self.num_masked or max(1, self.grid.count // 4))
 
 
 PRESETS = {
@@ -81,11 +94,12 @@ def make_model(config: PretrainConfig) -> Selfie:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(config.seed, "first weights"))
         model = Selfie(config.grid, config.arch, config.num_masked or None, config.queries, config.pooling,
-                       dropout=config.dropout)  # fmt: skip
+                       dropout=config.dropout, encoder_positions=config.encoder_positions, gap=config.gap,
+                       norm=config.norm, tied=config.tied)  # fmt: skip
     with torch.no_grad():
         for e in model.positions.parameters():
             e *= config.initial_length
-        if config.pooling == "attention":  # the last layer normalisation gives u, and the mask tokens' v, its length
+        if model.has_attention:  # the last layer normalisation gives u, and the mask tokens' v, its length
             model.pool.blocks[-1].norm2.weight *= config.initial_length
     return model
 
@@ -111,6 +125,8 @@ def pretrain(config: PretrainConfig, on_log: Callable[[list[dict]], None] | None
     Raises:
         SelfieLiteError: for a setting or data that do not fit, a bad loss, a damaged checkpoint, a full disk.
     """
+    if config.chance == 1:
+        raise SelfieLiteError("with one hidden patch there is nothing to choose from: set num_masked to 2 or more.")
     model = make_model(config)
     accelerator = make_accelerator(config)
     dataset = load_dataset(config.data, "train", config.image_size)
@@ -137,7 +153,10 @@ def make_forward(config: PretrainConfig, num_masked: int) -> Callable:
     def forward(model, images, labels, generator):
         crops = crop(images, generator=generator)
         masks = sample_masks(len(images), config.grid, num_masked, generator, images.device)  # outside what is compiled
-        out = model(crops, *masks)
+        offsets = None
+        if config.gap:
+            offsets = sample_offsets(len(images), config.grid, config.gap, generator, images.device)
+        out = model(crops, *masks, offsets=offsets)
         return {"loss": out.loss, "accuracy": out.accuracy}
 
     return forward

@@ -1,5 +1,6 @@
 """Going on from a checkpoint: only with what it was written with."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ def refuse_other_run(
 ) -> None:
     """Raise CheckpointError if a checkpoint belongs to other settings, processes or images (`fingerprint`)."""
     mine, free = config.to_dict(), config.FREE
-    differ = [k for k in mine if k not in free and k in saved and saved[k] != mine[k]]
-    differ += [k for k in saved.keys() ^ mine.keys() if k not in free]
+    saved = {f.name: f.default for f in fields(config)} | saved  # an older run lacks the newer settings
+    differ = [k for k in saved | mine if k not in free and saved.get(k) != mine.get(k)]
     if state["processes"] != processes:
         raise CheckpointError(f"{path} was written by {state['processes']} processes; resume it with as many.")
     if differ:

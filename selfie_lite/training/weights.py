@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from selfie_lite.data.catalog import BUNDLED
 from selfie_lite.errors import SelfieLiteError, require_choice
 from selfie_lite.files import read_json, sha256, words_of
-from selfie_lite.patch_network import PatchNetwork
+from selfie_lite.patch_network import PatchNetwork, norm_of
 from selfie_lite.selfie import Selfie
 from selfie_lite.training.checkpoint import CheckpointError, checkpoint_damage, find_checkpoint, list_checkpoints
 from selfie_lite.training.config import RUNS
@@ -54,7 +54,8 @@ def load_patch_network(source: str | Path) -> PatchNetwork:
     if own["conv1.weight"].ndim != 4:
         raise CheckpointError(f"{source}: its conv1.weight has the shape {tuple(own['conv1.weight'].shape)}.")
     arch = "resnet50" if "layer1.0.conv3.weight" in own else "resnet18"
-    return fill(PatchNetwork(arch, "small" if own["conv1.weight"].shape[-1] == 3 else "imagenet"), own, source)
+    stem = "small" if own["conv1.weight"].shape[-1] == 3 else "imagenet"
+    return fill(PatchNetwork(arch, stem, norm_of(own)), own, source)
 
 
 def read_source(source: str | Path) -> tuple[dict[str, Tensor], dict]:
@@ -136,6 +137,8 @@ def resnet_of(weights: dict[str, Tensor], source: str | Path) -> dict[str, Tenso
     """
     before = [name.removesuffix(FIRST_BLOCK) for name in weights if name.endswith(FIRST_BLOCK)]
     before = [prefix for prefix in before if f"{prefix}conv1.weight" in weights and (not prefix or prefix[-1] == ".")]
+    if "patch_network." in before and "encoder_network." in before:  # an untied P: that of the hidden patches
+        before = ["patch_network."]
     if not before:
         raise CheckpointError(
             f"{source} holds no conv1.weight beside a {FIRST_BLOCK}: it is no state dict of torchvision's or timm's "
