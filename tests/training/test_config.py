@@ -56,7 +56,7 @@ def test_config_goes_through_json_and_refuses_unknown_keys():
         ("resume", "latest", "Choose from: newest|Did you mean 'newest'"),
         ("data", "", "data is empty"),
         ("name", "a\nb", "name must be a plain folder name"),
-        ("name", "x" * 300, "the length of name, in bytes, must be between 1 and 200, but is 300"),
+        ("name", "x" * 300, "name must have 1 to 200 bytes, but has 300"),
         ("held_out", 0, "held_out must be 1 or more"),
         ("num_masked", -1, "num_masked must be 0 or more"),
         ("dropout", math.nan, "dropout must be 0 or more and below 1"),
