@@ -1,6 +1,7 @@
 """A split of a data set: uint8 images and integer labels, by name or from any folder of images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +43,8 @@ class ImageDataset:
 
     def batch(self, indices) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) uint8 and labels (B,) int64 at `indices`, a slice or a list of ints."""
-        return self.images[indices], self.labels[indices]
+        with _numbers_in_words(self):
+            return self.images[indices], self.labels[indices]
 
     @property
     def image_size(self) -> int:
@@ -73,8 +75,18 @@ class ImageFiles:
 
     def batch(self, indices) -> tuple[Tensor, Tensor]:
         """As `ImageDataset.batch`."""
-        chosen = torch.arange(len(self))[indices]
+        with _numbers_in_words(self):
+            chosen = torch.arange(len(self))[indices]
         return torch.stack([self[int(i)][0] for i in chosen]), self.labels[chosen]
+
+
+@contextmanager
+def _numbers_in_words(dataset: ImageDataset | ImageFiles) -> Iterator[None]:
+    try:
+        yield
+    except IndexError:
+        last = len(dataset) - 1
+        raise SelfieLiteError(f"{dataset.name} has no image of such a number: they go from 0 to {last}.") from None
 
 
 def load_dataset(

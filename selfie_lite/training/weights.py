@@ -2,6 +2,7 @@
 for its form, and nothing in it is ever executed."""
 
 import pickle
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from selfie_lite.training.pretrain import PretrainConfig, make_model
 BUNDLED_MODELS = ("additive", "mask_token")
 FIRST_BLOCK = "layer1.0.conv1.weight"  # a ResNet's, wherever it stands in a file
 OF_P = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.")
+_UNREADABLE = "{} holds no weights that can be read: it is cut short, or something else."
 DESCRIPTION = {"step": int, "config": dict, "sha256": dict}
 
 
@@ -102,26 +104,25 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         CheckpointError: if it is no such file, or cut short.
     """
     try:
-        with open(file, "rb") as opened:
+        with open(file, "rb") as opened, warnings.catch_warnings(action="ignore"):
             start = opened.read(512)
-        if what := _no_weights(start):
-            raise CheckpointError(f"{file} is {what}, not weights: bring the file itself.")
-        found = load_file(file) if start[8:9] == b"{" else torch.load(file, map_location="cpu", weights_only=True)
+            opened.seek(0)
+            if what := _no_weights(start):
+                raise CheckpointError(f"{file} is {what}, not weights: bring the file itself.")
+            found = load_file(file) if start[8:9] == b"{" else torch.load(opened, "cpu", weights_only=True)
     except CheckpointError:
         raise
-    except pickle.UnpicklingError as error:
-        if "global" not in str(error).lower():
-            raise CheckpointError(f"{file} holds no weights that can be read: it is cut short, or damaged.") from None
+    except pickle.UnpicklingError:  # its words advise to run what is in the file
+        if start[:1] not in (b"P", b"\x80"):  # neither an archive nor a pickle
+            raise CheckpointError(_UNREADABLE.format(file)) from None
         raise CheckpointError(
-            f"{file} holds Python objects, a whole model perhaps, and reading those could run anything. Where it was "
-            "made, save the tensors alone: torch.save(model.state_dict(), FILE)."
+            f"{file} holds Python objects, a whole model perhaps, which could run anything when read, or it is cut "
+            "short. Where it was made, save the tensors alone: torch.save(model.state_dict(), FILE)."
         ) from None
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read ({words_of(error)}).") from None
     except Exception:  # bytes of others: torch and safetensors fail in many ways
-        raise CheckpointError(
-            f"{file} holds no weights that can be read: it is cut short, or something else."
-        ) from None
+        raise CheckpointError(_UNREADABLE.format(file)) from None
     tensors = dict(_tensors(found))
     if not tensors:
         raise CheckpointError(f"{file} holds no state dict (tensors by name): save model.state_dict().")

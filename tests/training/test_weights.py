@@ -1,6 +1,7 @@
 """The models that come with the workbook have learnt what the README says, and damage to them is noticed."""
 
 import json
+import pickle
 import shutil
 
 import pytest
@@ -14,6 +15,7 @@ from torch import nn
 from selfie_lite import PatchNetwork, load_dataset, sample_masks
 from selfie_lite.data.catalog import BUNDLED
 from selfie_lite.training.checkpoint import CheckpointError, checkpoint_damage, find_checkpoint
+from selfie_lite.training.classifier import load_classifier
 from selfie_lite.training.pretrain import make_model, pretrain
 from selfie_lite.training.weights import BUNDLED_MODELS, load_patch_network, load_pretrained, pretrained_folder
 
@@ -136,3 +138,131 @@ def test_other_weights_are_told(tmp_path):
     }.items():
         with pytest.raises(CheckpointError, match=message):
             load_patch_network(tmp_path / name)
+
+
+# Weights in other forms
+
+
+@pytest.fixture(scope="module")
+def resnet18():
+    return torchvision.models.resnet18().state_dict()
+
+
+def put_before(prefix, weights):
+    return {prefix + name: tensor for name, tensor in weights.items()}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda w: put_before("module.", w),
+        lambda w: put_before("_orig_mod.", w),
+        lambda w: put_before("module._orig_mod.backbone.", w),
+        lambda w: put_before("encoder.", w),
+        lambda w: put_before("patch_network.", w),
+        lambda w: {"state_dict": put_before("module.encoder.", w), "epoch": 3, "optimizer": {"state": {0: [1, 2]}}},
+        lambda w: {"model": w, "lr": 0.1},
+        lambda w: {"model": {"state_dict": put_before("backbone.", w)}},
+        lambda w: put_before("backbone.", w) | put_before("model.backbone.", w) | {"head.weight": torch.zeros(2)},
+        lambda w: {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in w.items()},
+        lambda w: {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in w.items()},
+        lambda w: {name: tensor for name, tensor in w.items() if "num_batches_tracked" not in name},
+        lambda w: {name: nn.Parameter(t) if t.is_floating_point() else t for name, t in w.items()},
+    ],
+)
+def test_state_dicts_in_other_forms_are_loaded_right(wrap, resnet18, tmp_path):
+    torch.save(wrap(resnet18), tmp_path / "w.pth")
+    p = load_patch_network(tmp_path / "w.pth")
+    assert (p.arch, p.stem, p.training) == ("resnet18", "imagenet", False)
+    for name, tensor in p.state_dict().items():
+        expected = resnet18[name].half() if "half" in str(wrap) else resnet18[name]
+        if not name.endswith("num_batches_tracked"):
+            assert tensor.dtype == torch.float32
+            torch.testing.assert_close(tensor, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_a_safetensors_file_may_have_another_ending_and_the_other_way_round(resnet18, tmp_path):
+    save_file({n: t.bfloat16() if t.is_floating_point() else t for n, t in resnet18.items()}, tmp_path / "a.bin")
+    torch.save(resnet18, tmp_path / "b.safetensors")
+    for name in ("a.bin", "b.safetensors"):
+        assert load_patch_network(tmp_path / name).conv1.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: put_before("q.", w) | {n: t + 1 for n, t in put_before("k.", w).items()}, "several networks.*'k.'"),
+        (lambda w: w | {"conv1.weight": w["conv1.weight"] * float("nan")}, "conv1.weight holds values .*NaN"),
+        (lambda w: w | {"bn1.running_var": torch.full((64,), float("inf"))}, "bn1.running_var holds values"),
+        (lambda w: w | {"conv1.weight": torch.zeros(())}, "conv1.weight has the shape"),
+        (lambda w: w | {"bn1.weight": torch.ones(32)}, "bn1.weight has the shape .32,., not .64,."),
+        (lambda w: w | {"bn1.weight": torch.ones(64, dtype=torch.int64)}, "bn1.weight is stored as torch.int64"),
+        (lambda w: {n: t for n, t in w.items() if n != "bn1.running_mean"}, "lacks bn1.running_mean"),
+        (lambda w: {n: t for n, t in w.items() if n != "conv1.weight"}, "holds no conv1.weight"),
+        (lambda w: {"a": {"b": {}}}, "no state dict"),
+        (lambda w: {}, "no state dict"),
+    ],
+)
+def test_state_dicts_that_cannot_be_are_told(change, message, resnet18, tmp_path):
+    torch.save(change(resnet18), tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=message):
+        load_patch_network(tmp_path / "w.pth")
+
+
+class Trap:
+    """What runs code when it is unpickled."""
+
+    def __reduce__(self):
+        return (open, ("trapped", "w"))
+
+
+def test_no_code_of_others_is_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": Trap()}, "trap.pth")
+    (tmp_path / "plain.pkl").write_bytes(pickle.dumps(Trap()))
+    for name in ("trap.pth", "plain.pkl"):
+        with pytest.raises(CheckpointError, match="Python objects, a whole model perhaps"):
+            load_patch_network(name)
+    assert not (tmp_path / "trapped").exists()
+
+
+def test_files_cut_anywhere_are_told(resnet18, tmp_path):
+    torch.save(resnet18, tmp_path / "whole.pth")
+    torch.save(resnet18, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
+    save_file(resnet18, tmp_path / "whole.safetensors")
+    for name in ("whole.pth", "legacy.pth", "whole.safetensors"):
+        content = (tmp_path / name).read_bytes()
+        for length in (1, 7, 9, 100, 3000, len(content) // 2, len(content) - 1):
+            (tmp_path / "cut").write_bytes(content[:length])
+            with pytest.raises(CheckpointError, match="cut"):
+                load_patch_network(tmp_path / "cut")
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ("{", "is damaged"),
+        ("[]", "it holds list"),
+        ('{"step": "three", "config": {}, "sha256": {}}', "'step' is 'three', not int"),
+        ('{"step": 3, "config": [], "sha256": {}}', "'config' is"),
+        ('{"step": 3, "config": {}}', "it has no 'sha256'"),
+        ('{"step": 3, "config": {}, "sha256": {}}', "no SHA-256 of the weights"),
+        ('{"step": 3, "config": {"steps": "many"}, "sha256": SHA}', "settings that cannot be used: steps takes a int"),
+        ('{"step": 3, "config": {"stepz": 1}, "sha256": SHA}', "no setting 'stepz'"),
+        ('{"step": 3, "config": {}, "sha256": SHA}', "does not hold such a model"),
+    ],
+)
+def test_a_description_of_another_form_is_told(description, message, tmp_path):
+    source = pretrained_folder("additive")
+    (tmp_path / "model.safetensors").symlink_to(source / "model.safetensors")
+    sha = json.loads((source / "checkpoint.json").read_text())["sha256"]
+    (tmp_path / "checkpoint.json").write_text(description.replace("SHA", json.dumps(sha)))
+    with pytest.raises(CheckpointError, match=message):
+        load_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("load", [load_pretrained, load_patch_network, load_classifier])
+@pytest.mark.parametrize("wrong", [None, 3, "", b"additive", ["additive"], "x" * 300, "~nobody-of-this-name/x"])
+def test_names_of_other_types_are_told(load, wrong):
+    with pytest.raises(CheckpointError, match="say a name, a file or a folder|cannot be a name or a folder"):
+        load(wrong)

@@ -1,0 +1,72 @@
+"""How well a model solves the puzzle, and how much of that is the image and how much the knowledge of the holes."""
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from selfie_lite.errors import SelfieLiteError
+from selfie_lite.loss import masked_patch_logits
+from selfie_lite.patches import crop_patches, patchify
+from selfie_lite.selfie import Selfie
+
+BATCH = 250  # images that pass through P at once
+
+
+@torch.no_grad()
+def puzzle_accuracy(model: Selfie, images: Tensor, visible: Tensor, masked: Tensor) -> dict[str, dict[str, float]]:
+    """Part of the hidden patches put in their right place: each row of the logits by itself, and all of an image at
+    once, each candidate used once (SciPy's linear_sum_assignment). Beside the model as it is, three controls, in which
+    the queries are made from something else, while locations asked and candidates stay.
+
+    With the paper's queries, v = u + e, the summary adds the same to every arrangement of an image's candidates, so
+    that "one_to_one" cannot change from control to control.
+
+    Args:
+        images: (B, 3, H, W) uint8, or float as `augment.normalize` gives them; two or more.
+        visible, masked: (B, V) and (B, M) int64, as `sample_masks` gives them.
+
+    Returns:
+        {name: {"row": accuracy, "one_to_one": accuracy}} for the names "own"; "other_image", the next image seen
+        through this image's holes; "other_image_and_holes", the next image with its own visible locations; and
+        "mean_content", every visible patch the mean of all visible patches.
+
+    Raises:
+        SelfieLiteError: for fewer than two images, or masks that do not fit.
+    """
+    if len(images) < 2:
+        raise SelfieLiteError(f"the controls take another image for each: give two or more, not {len(images)}.")
+    was_training = model.training
+    model.eval()
+    patches = patchify(model.prepare(images), model.grid)  # (B, N, 3, S, S)
+    patches = crop_patches(patches, model.gap, None) if model.gap else patches
+    visible, masked = model.prepare_masks(visible, masked, len(images), None, images.device)
+    context, candidates = _embed(model, patches, visible, masked)
+    contexts = {"own": (context, visible)}
+    if context is not None:
+        contexts["other_image"] = (_embed(model, patches.roll(-1, 0), visible, masked)[0], visible)
+        contexts["other_image_and_holes"] = (context.roll(-1, 0), visible.roll(-1, 0))
+        contexts["mean_content"] = (context.mean(dim=(0, 1)).expand_as(context), visible)
+    else:  # queries that look at no visible patch
+        contexts |= dict.fromkeys(("other_image", "other_image_and_holes", "mean_content"), (None, visible))
+    found = {}
+    for name, (seen, where) in contexts.items():
+        queries, _ = model.query(seen, where, masked)  # (B, M, D)
+        found[name] = accuracies(masked_patch_logits(queries, candidates))
+    model.train(was_training)
+    return found
+
+
+def accuracies(logits: Tensor) -> dict[str, float]:
+    """(B, M, M) logits, right ones on the diagonal → accuracy by row, and by one-to-one assignment."""
+    right = torch.arange(logits.shape[-1], device=logits.device)
+    by_row = (logits.argmax(dim=2) == right).float().mean().item()
+    plain = logits.double().cpu().numpy()
+    assigned = [(linear_sum_assignment(one, maximize=True)[1] == right.cpu().numpy()).mean() for one in plain]
+    return {"row": by_row, "one_to_one": float(sum(assigned) / len(assigned))}
+
+
+def _embed(model: Selfie, patches: Tensor, visible: Tensor, masked: Tensor) -> tuple[Tensor | None, Tensor]:
+    """Features of the visible (B, V, D) and of the masked patches (B, M, D), some images at a time."""
+    parts = [model.embed(*part) for part in zip(*(x.split(BATCH) for x in (patches, visible, masked)), strict=True)]
+    contexts, candidates = zip(*parts, strict=True)
+    return None if contexts[0] is None else torch.cat(contexts), torch.cat(candidates)
