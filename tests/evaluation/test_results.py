@@ -1,12 +1,14 @@
 """Runs side by side, and tables of results."""
 
 import json
+import shutil
 
 import pytest
 import tiny
 
 from selfie_lite.errors import SelfieLiteError
 from selfie_lite.evaluation.results import compare_runs, fraction_table, read_results
+from selfie_lite.training.result_file import require_own_json, write_json
 
 
 def write_run(folder, accuracy, reached=None, **changes):
@@ -86,3 +88,70 @@ def test_runs_that_are_no_fair_comparison_are_refused():
     for run in (one, two):
         run["searched_learning_rates"] = {"0.001": 0.2, "0.1": 0.3}
     assert len(fraction_table([one, two])) == 2, "the same search may choose differently"
+
+
+def test_ps_pretrained_for_unequal_budgets_are_refused_unless_that_is_the_point():
+    def pretrained(arm, step, batch_size):
+        return result(arm, 0.1, 0, 0.5) | {"pretraining": {"step": step, "config": {"batch_size": batch_size}}}
+
+    runs = [result("scratch", 0.1, 0, 0.3), pretrained("a", 100, 64), pretrained("b", 200, 32)]
+    assert len(fraction_table(runs)) == 3, "as many images"
+    runs.append(pretrained("c", 100, 32))
+    with pytest.raises(SelfieLiteError, match="unequal budgets .c 3,200 images; a 6,400 images."):
+        fraction_table(runs)
+    assert len(fraction_table(runs, unequal_pretraining=True)) == 4
+
+
+def test_results_of_another_form_are_told(tmp_path):
+    file = tmp_path / "r.jsonl"
+    good = json.dumps(result("scratch", 0.1, 0, 0.3))
+    for bad in ("garbage", "[]", '{"config": 3, "validation_accuracy": 0.5}', '{"config": {}}'):
+        file.write_text(f"{good}\n{bad}\n")
+        with pytest.raises(SelfieLiteError, match="r.jsonl, line 2, is not the result of a fine-tuning run"):
+            read_results(file)
+    file.write_text(f"{good}\n{good[:40]}")
+    assert len(read_results(file)) == 1, "what a killed process left half written is passed over"
+    with pytest.raises(SelfieLiteError, match="row 1 is not the result of a fine-tuning run"):
+        fraction_table([{"config": {}}])
+    untested = {key: value for key, value in result("scratch", 0.1, 0, 0.3).items() if key != "test_accuracy"}
+    with pytest.raises(SelfieLiteError, match="row 1, the run scratch0, has no test accuracy"):
+        fraction_table([untested])
+
+
+def test_files_of_a_run_of_another_form_are_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "c"):
+        write_run(tmp_path / "runs" / name, 0.3, **({"learning_rate": 0.5} if name == "b" else {}))
+    with pytest.raises(SelfieLiteError, match="c has the settings and the seed of another"):
+        compare_runs(["a", "b", "c"])
+    for name, text, message in [
+        ("metrics.jsonl", "{}\n{}\n", "line 1, is not a line of metrics"),
+        ("metrics.jsonl", '{"step": 12, "held_out_accuracy": "high"}\n', "has not reached its last step"),
+        ("environment.json", "[]", "environment.json is not"),
+        ("config.json", "{", "config.json is not the settings of a run"),
+        ("config.json", '{"stepz": 1}', "no setting 'stepz'. Did you mean 'steps'"),
+    ]:
+        (tmp_path / "runs/b" / name).write_text(text)
+        with pytest.raises(SelfieLiteError, match=message):
+            compare_runs(["a", "b"])
+        write = tmp_path / "again"
+        write_run(write, 0.3, learning_rate=0.5)
+        (write / name).replace(tmp_path / "runs/b" / name)
+        shutil.rmtree(write)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare a b", "bench inspector", "bench pretrain"])
+def test_out_is_never_written_over_something_else(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.json").write_text('{"my": "diary"}')
+    assert tiny.run_command(monkeypatch, *command.split(), "--out", "mine.json") == 2
+    assert "mine.json is there already, and no result of" in " ".join(capsys.readouterr().err.split())
+    assert (tmp_path / "mine.json").read_text() == '{"my": "diary"}'
+
+
+def test_an_earlier_result_of_the_same_command_is_replaced(tmp_path):
+    file = tmp_path / "r.json"
+    write_json(file, {"command": "selfie-lite compare a b", "rows": []})
+    require_own_json(file, "compare")
+    with pytest.raises(SelfieLiteError, match="no result of evaluate"):
+        require_own_json(file, "evaluate")
