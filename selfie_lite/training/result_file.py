@@ -1,35 +1,13 @@
-"""Files of results, as commands and runs write them: tried before any work, and never taken from what is not ours."""
+"""Files of results, one a line, that fine-tuning runs append to: tried before any work, and never what is not ours."""
 
 import json
 import os
 from pathlib import Path
 
 from selfie_lite.errors import SelfieLiteError
-from selfie_lite.files import disk_errors_in_words, read_json, read_json_lines, words_of, write_file
+from selfie_lite.files import read_json_lines, words_of
 
 RESULT = {"config": dict, "validation_accuracy": (int, float)}  # what every result of a fine-tuning run has
-
-
-def require_own_json(file: Path, command: str) -> None:
-    """Refuse, before any work, a path that `write_json` could not write, or that holds something else than an earlier
-    result of this command ("evaluate", say).
-
-    Raises:
-        SelfieLiteError: saying which of these it is.
-    """
-    if _require_writable(file) and file.stat().st_size:
-        try:
-            made_by = read_json(file, "a result", {"command": str})["command"]
-        except SelfieLiteError:
-            made_by = ""
-        if not made_by.startswith(f"selfie-lite {command}"):
-            raise SelfieLiteError(f"{file} is there already, and no result of {command}: name another file.")
-
-
-def write_json(file: Path, result: dict) -> None:
-    """A result as JSON, whole or not at all."""
-    with disk_errors_in_words(file, "The result was not written."):
-        write_file(file, json.dumps(result, indent=1) + "\n")
 
 
 def require_own_lines(file: Path) -> None:
