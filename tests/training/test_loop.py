@@ -89,7 +89,7 @@ def test_evaluation_and_logging_do_not_change_the_training():
 
 
 def test_killed_twenty_times_in_a_row_and_resumed_is_bit_for_bit_the_same(tmp_path):
-    settings = dict(steps=80, save_every=1, log_every=4, eval_every=30)
+    settings = dict(steps=120, save_every=1, log_every=4, eval_every=30)
     straight = weights_of(pretrain(config(name="straight", **settings)))
     script = f"""
         import os, random, signal, sys, time
@@ -111,8 +111,9 @@ def test_killed_twenty_times_in_a_row_and_resumed_is_bit_for_bit_the_same(tmp_pa
                 pretrain(config(resume="newest" if found else "", **settings))
                 os._exit(0)
             if kills < 20:
-                while list_checkpoints(config().folder / "checkpoint") == found:  # some step of it is done
-                    time.sleep(0.01)
+                ended = lambda: os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                while list_checkpoints(config().folder / "checkpoint") == found and not ended():
+                    time.sleep(0.01)  # until some step of it is done
                 time.sleep(random.uniform(0, 0.06))
                 os.kill(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
