@@ -34,7 +34,8 @@ def bench():
 def bench_pretrain(preset, arch, batch_size, parts, rounds, seconds, file):
     """Time a pretraining step; needs no data set. Parts: ladder (from a plain loop to the default), ceiling (P alone),
     roofline, locations (M at once), growth (with batch size, M, N), processes, input (reading JPEG files)."""
-    from selfie_lite.benchmarks.pretraining import PARTS, bench_pretraining, tables
+    from selfie_lite.benchmarks.pretraining import PARTS, bench_pretraining
+    from selfie_lite.benchmarks.tables import tables
 
     require_choice("preset", preset, PRESETS)
     chosen = {"arch": arch, "batch_size": batch_size}

@@ -9,6 +9,7 @@ import torch
 
 from selfie_lite import cli, sample_masks
 from selfie_lite.benchmarks import pretraining as bench
+from selfie_lite.benchmarks import step
 from selfie_lite.training.pretrain import PRESETS, make_model
 
 
@@ -33,8 +34,8 @@ CONFIG = tiny.config(steps=10**9)
 
 def test_operations_and_bytes_of_a_matrix_product():
     a, b = torch.randn(8, 16), torch.randn(16, 4)
-    assert bench.count_operations(lambda: a @ b) == (2 * 8 * 16 * 4, 4 * (8 * 16 + 16 * 4 + 8 * 4))
-    assert bench.count_operations(lambda: a.T) == (0, 0)  # a view moves nothing
+    assert step.count_operations(lambda: a @ b) == (2 * 8 * 16 * 4, 4 * (8 * 16 + 16 * 4 + 8 * 4))
+    assert step.count_operations(lambda: a.T) == (0, 0)  # a view moves nothing
 
 
 @pytest.mark.parametrize("queries", ["additive", "mask_token"])
@@ -61,15 +62,15 @@ def test_the_ladder_climbs_one_thing_at_a_time_to_what_pretrain_does():
 
 def test_a_step_of_the_bench_trains(tmp_path):
     for plain_input in (False, True):
-        step = bench.Step(CONFIG, plain_input=plain_input)
-        before = step.model.patch_network.conv1.weight.detach().clone()
-        step()
-        assert not torch.equal(step.model.patch_network.conv1.weight, before)
+        timed = step.Step(CONFIG, plain_input=plain_input)
+        before = timed.model.patch_network.conv1.weight.detach().clone()
+        timed()
+        assert not torch.equal(timed.model.patch_network.conv1.weight, before)
 
 
 def test_plain_images_are_cropped_flipped_and_normalised():
-    images = bench.bundled_images(CONFIG).images
-    batch, _ = next(bench.plain_batches(bench.bundled_images(CONFIG), CONFIG, "cpu"))
+    images = step.bundled_images(CONFIG).images
+    batch, _ = next(step.plain_batches(step.bundled_images(CONFIG), CONFIG, "cpu"))
     assert batch.shape == (8, 3, 16, 16) and batch.dtype == torch.float32 and batch.abs().max() < 3
     assert images.dtype == torch.uint8 and images.shape[1:] == (3, 16, 16)
 
@@ -91,9 +92,9 @@ def test_every_part_gives_its_rows(quick):
 
 def test_memory_is_that_of_a_process_of_its_own():
     held = torch.ones(2**28, dtype=torch.uint8)  # 256 MB in this process must not count
-    own = bench.peak_memory(dict(config=CONFIG))
+    own = step.peak_memory(dict(config=CONFIG))
     assert 100 < own < 4000 and held.sum() == 2**28
-    larger = bench.peak_memory(dict(config=CONFIG.updated(batch_size=512, num_masked=1)))
+    larger = step.peak_memory(dict(config=CONFIG.updated(batch_size=512, num_masked=1)))
     assert larger > own + 100
 
 
@@ -118,7 +119,7 @@ def test_command_line_writes_what_it_measured(tmp_path, monkeypatch, capsys):
     [
         (["--part", "lader"], "Did you mean 'ladder'"),
         (["--preset", "labtop"], "Did you mean 'laptop'"),
-        (["--rounds", "1"], "2 rounds or more"),
+        (["--rounds", "1"], "a whole number from 2 up"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_measured(words, message, monkeypatch, capsys, tmp_path):
