@@ -150,7 +150,7 @@ def test_settings_of_accelerate_change_nothing(monkeypatch):
 def test_without_a_compiler_yes_is_refused_and_auto_goes_on(monkeypatch, capsys):
     monkeypatch.setenv("CXX", "/nowhere/g++")
     monkeypatch.setenv("CC", "/nowhere/gcc")
-    with pytest.raises(SelfieLiteError, match="there is no compiler ./nowhere/g... Install g.*--compile no"):
+    with pytest.raises(SelfieLiteError, match="there is no compiler .*/nowhere/g.*Install g.*--compile no"):
         compiles(config(compile="yes"), torch.device("cpu"))
     assert compiles(config(compile="auto"), torch.device("cuda")) is False
     assert "not compiled" in capsys.readouterr().out
