@@ -93,7 +93,7 @@ def embed(
     """
     device, features = best_device(), []
     if network is not None:
-        network = network.to(device, memory_format=torch.channels_last)
+        network = network.to(device).to(memory_format=torch.channels_last)
     for part in indices.split(batch_size):
         images = normalize(dataset.batch(part)[0].to(device))
         if network is None:

@@ -194,7 +194,7 @@ def search_learning_rate(config: FinetuneConfig, learning_rates: Sequence[float]
         if lines[-1]["step"] != config.steps:
             raise SelfieLiteError(f"the run {one.name} was stopped; without it there is nothing to choose from.")
         tried[rate] = best_line(lines, "validation_accuracy")["validation_accuracy"]
-    best = runs[max(tried, key=tried.get)]
+    best = runs[max(tried, key=lambda rate: tried[rate])]
     result = read_json(best.folder / "result.json", "a result", RESULT)
     searched = {"searched_learning_rates": {f"{rate:g}": accuracy for rate, accuracy in tried.items()}}
     again = best.updated(test=config.test, results=config.results)

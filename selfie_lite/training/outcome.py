@@ -1,8 +1,10 @@
-"""What a fine-tuning run came to: the test images read once, result.json, the line in a file of results."""
+"""What a fine-tuning run came to: the test images read once, result.json, the line in a file of results. `config` is the
+`FinetuneConfig` of the run (finetune.py imports this file)."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -13,14 +15,13 @@ from selfie_lite.files import disk_errors_in_words, read_json, words_of, write_f
 from selfie_lite.machine import environment
 from selfie_lite.training.checkpoint import list_checkpoints
 from selfie_lite.training.classifier import evaluate_classifier, load_classifier
-from selfie_lite.training.config import TrainingConfig
 from selfie_lite.training.result_file import RESULT, append_line
 from selfie_lite.training.run import best_line, read_metrics
 
 RESULT_FILE = "result.json"
 
 
-def ended_result(config: TrainingConfig) -> dict | None:
+def ended_result(config: Any) -> dict | None:
     """The result of the run that `config` asks to resume, if that has ended; None if there is something to do."""
     checkpoints = list_checkpoints(config.folder / "checkpoint")
     last = bool(checkpoints) and int(checkpoints[-1].name) == config.steps
@@ -36,7 +37,7 @@ def ended_result(config: TrainingConfig) -> dict | None:
     return result if same and ("test_accuracy" in result or not config.test) else None
 
 
-def write_result(config: TrainingConfig, accelerator: Accelerator, more: dict) -> None:
+def write_result(config: Any, accelerator: Accelerator, more: dict) -> None:
     """What a finished run has come to, in runs/NAME/result.json; if `config.test`, with the accuracy on the test
     images, read with the weights that the run has kept."""
     chosen = best_line(read_metrics(config.folder), "validation_accuracy")
@@ -63,7 +64,7 @@ def write_result(config: TrainingConfig, accelerator: Accelerator, more: dict) -
     keep_result(config, result, accelerator.print)
 
 
-def keep_result(config: TrainingConfig, result: dict, say: Callable[[str], None]) -> None:
+def keep_result(config: Any, result: dict, say: Callable[[str], None]) -> None:
     """Append a result to the file `config.results`, if one is named; a run is not lost because that cannot be done."""
     if not config.results:
         return

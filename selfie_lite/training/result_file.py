@@ -7,7 +7,8 @@ from pathlib import Path
 from selfie_lite.errors import SelfieLiteError
 from selfie_lite.files import read_json_lines, words_of
 
-RESULT = {"config": dict, "validation_accuracy": (int, float)}  # what every result of a fine-tuning run has
+# What every result of a fine-tuning run has.
+RESULT: dict[str, type | tuple[type, ...]] = {"config": dict, "validation_accuracy": (int, float)}
 
 
 def require_own_lines(file: Path) -> None:

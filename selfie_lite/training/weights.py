@@ -5,6 +5,7 @@ import pickle
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -22,6 +23,7 @@ from selfie_lite.training.pretrain import PretrainConfig, make_model
 BUNDLED_MODELS = ("additive", "mask_token")
 FIRST_BLOCK = "layer1.0.conv1.weight"  # a ResNet's, wherever it stands in a file
 OF_P = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.")
+Network = TypeVar("Network", bound=nn.Module)
 _UNREADABLE = "{} holds no weights that can be read: it is cut short, or something else."
 DESCRIPTION = {"step": int, "config": dict, "sha256": dict}
 
@@ -156,7 +158,7 @@ def resnet_of(weights: dict[str, Tensor], source: str | Path) -> dict[str, Tenso
     return next(iter(found.values()))
 
 
-def fill(model: nn.Module, weights: dict[str, Tensor], source: str | Path) -> nn.Module:
+def fill(model: Network, weights: dict[str, Tensor], source: str | Path) -> Network:
     """`model` with these weights, in evaluation mode.
 
     Raises:
