@@ -1,5 +1,5 @@
-"""What a fine-tuning run came to: the test images read once, result.json, the line in a file of results. `config` is the
-`FinetuneConfig` of the run (finetune.py imports this file)."""
+"""What a fine-tuning run came to: the test images read once, result.json, the line in a file of results. `config` is
+the `FinetuneConfig` of the run (finetune.py imports this file)."""
 
 import json
 from collections.abc import Callable
