@@ -21,7 +21,17 @@ from safetensors import SafetensorError
 from selfie_lite.errors import SelfieLiteError
 
 WRITING, REPLACED = ".writing", ".replaced"
-CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EIO)
+CANNOT_WRITE = (
+    errno.EEXIST,
+    errno.ELOOP,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+    errno.EIO,
+)
 
 
 def sha256(path: Path) -> str:
@@ -121,14 +131,14 @@ def flush(path: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path, refusal: str) -> Iterator[None]:
+def locked(folder: Path, refusal: str, name: str = ".lock") -> Iterator[None]:
     """Only one process at a time is inside the block for this folder. The lock ends with the process that holds it,
-    however that ends.
+    however that ends. `name` is that of its file, where one folder has several.
 
     Raises:
         SelfieLiteError: with the sentence `refusal`, if another process is inside.
     """
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / name)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -140,7 +150,7 @@ def locked(folder: Path, refusal: str) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            (folder / ".lock").unlink()  # while it is still ours
+            (folder / name).unlink()  # while it is still ours
         lock.release()
 
 
@@ -224,12 +234,11 @@ def is_full(error: BaseException) -> bool:
 
 def is_running(pid: str) -> bool:
     """Whether there is a process of this number on this machine."""
-    try:
-        os.kill(int(pid), 0)
-    except (ValueError, OverflowError, ProcessLookupError):
-        return False
-    except PermissionError:
-        pass
+    with suppress(PermissionError):
+        try:
+            os.kill(int(pid), 0)
+        except (ValueError, OverflowError, ProcessLookupError):
+            return False
     return True
 
 

@@ -1,5 +1,7 @@
 """A split of a data set: uint8 images and integer labels, by name or from any folder of images."""
 
+import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,13 +18,16 @@ from selfie_lite.data.catalog import (
     SPLITS,
     data_cache,
     how_to_get,
+    installed_datasets,
     is_plain_name,
+    no_folder,
     read_description,
+    require_pixels,
 )
 from selfie_lite.data.folders import FileNames
 from selfie_lite.data.images import find_images, read_image
 from selfie_lite.data.importing import download_dataset
-from selfie_lite.errors import DatasetNotFoundError, SelfieLiteError, require_choice, suggestion
+from selfie_lite.errors import DatasetNotFoundError, SelfieLiteError, require_choice
 
 
 @dataclass
@@ -90,7 +95,7 @@ def _numbers_in_words(dataset: ImageDataset | ImageFiles) -> Iterator[None]:
 
 
 def load_dataset(
-    name_or_folder: str | Path, split: str = "train", image_size: int | None = None, download: bool = True
+    name_or_folder: str | os.PathLike, split: str = "train", image_size: int | None = None, download: bool = True
 ) -> ImageDataset | ImageFiles:
     """Load one split of a data set.
 
@@ -110,12 +115,15 @@ def load_dataset(
         SelfieLiteError: for an unknown name or split, an empty folder, or a size it does not have.
     """
     require_choice("split", split, SPLITS)
-    if image_size is not None and image_size < 1:
-        raise SelfieLiteError(f"image_size is a number of pixels, 1 or more, but is {image_size}.")
-    name = str(name_or_folder)
+    if image_size is not None:
+        image_size = require_pixels("image_size", image_size)
+    if not isinstance(name_or_folder, str | os.PathLike) or not os.fspath(name_or_folder):
+        raise SelfieLiteError(f"give the name of a data set or a folder of images, not {name_or_folder!r}.")
+    name = os.fspath(name_or_folder)
+    folder = os.path.expanduser(name)
     if name in ("sample", "photos"):
         dataset = _load_sample(split) if name == "sample" else _load_photos(split)
-    elif (data_cache() / name / "dataset.json").is_file() and is_plain_name(name):
+    elif is_plain_name(name) and (data_cache() / name / "dataset.json").is_file():
         dataset = _load_arrays(name, split)
     elif name == "imagenet":
         return _load_imagenet(split, image_size or 224)
@@ -124,11 +132,11 @@ def load_dataset(
             raise DatasetNotFoundError(how_to_get(name))
         download_dataset(name)
         dataset = _load_arrays(name, split)
-    elif Path(name).expanduser().is_dir():
-        return _load_folder(Path(name).expanduser(), split, image_size or 224)
+    elif os.path.isdir(folder):
+        paths, labels, classes = find_images(Path(folder), split)[split]
+        return ImageFiles(folder, split, paths, torch.from_numpy(labels), classes, image_size or 224)
     else:
-        known = sorted({*KNOWN, *(path.parent.name for path in data_cache().glob("*/dataset.json"))})
-        raise DatasetNotFoundError(f"there is no data set and no folder '{name}'.{suggestion(name, known)}")
+        raise no_folder("data set and no folder", folder, sorted({*KNOWN, *installed_datasets()}))
     if image_size not in (None, dataset.image_size):
         raise SelfieLiteError(
             f"'{name}' is stored at {dataset.image_size}×{dataset.image_size} pixels, but {image_size} were asked for. "
@@ -166,23 +174,25 @@ def _load_arrays(name: str, split: str) -> ImageDataset:
     count, size = description["counts"][split], description["image_size"]
     shape = (count, 3, size, size)
     path = folder / f"{split}_images.bin"
-    try:
-        labels = torch.from_numpy(np.load(folder / f"{split}_labels.npy"))
-        whole = len(labels) == count and path.stat().st_size == np.prod(shape, dtype=np.int64)
-    except (OSError, ValueError, EOFError):
-        whole = False
-    if not whole:
+    labels = _read_labels(folder / f"{split}_labels.npy", len(description["classes"]))
+    if len(labels) != count or not path.is_file() or path.stat().st_size != math.prod(shape):
         raise SelfieLiteError(
             f"{folder} is damaged (`selfie-lite data verify {name}` names the files). "
             f"Import it again: selfie-lite data import {name} FOLDER --replace"
         )
     images = torch.from_numpy(np.memmap(path, dtype=np.uint8, mode="c", shape=shape))  # a private view of the file
-    return ImageDataset(name, split, images, labels, description["classes"])
+    return ImageDataset(name, split, images, torch.from_numpy(labels), description["classes"])
 
 
-def _load_folder(folder: Path, split: str, image_size: int) -> ImageFiles:
-    paths, labels, classes = find_images(folder, split)[split]
-    return ImageFiles(str(folder), split, paths, torch.from_numpy(labels), classes, image_size)
+def _read_labels(path: Path, classes: int) -> np.ndarray:
+    """The labels (n,) int64 of a split; none if they are no labels of that many classes."""
+    try:
+        labels = np.load(path) if path.is_file() else np.empty(0)
+        if labels.ndim == 1 and labels.dtype.kind in "iu" and 0 <= labels.min() and labels.max() < classes:
+            return labels.astype(np.int64)
+    except Exception:  # NumPy raises many kinds of error over a damaged file
+        pass
+    return np.empty(0, np.int64)
 
 
 def _load_imagenet(split: str, image_size: int) -> ImageFiles:
@@ -191,7 +201,7 @@ def _load_imagenet(split: str, image_size: int) -> ImageFiles:
         raise DatasetNotFoundError(how_to_get("imagenet"))
     try:
         folder = torchvision.datasets.ImageNet(root, split="train" if split == "train" else "val")
-    except (RuntimeError, OSError, ImportError) as error:  # ImportError: torchvision reads the devkit with SciPy
+    except Exception as error:  # of many kinds: a damaged archive or meta.bin, a class that it does not name, no SciPy
         raise DatasetNotFoundError(f"{root} is not laid out as expected: {error}\n{how_to_get('imagenet')}") from None
     paths, labels = zip(*folder.samples, strict=True)
     classes = [names[0] for names in folder.classes]

@@ -75,7 +75,7 @@ def list_folder(folder: str) -> tuple[list[str], list[str], set[str], Counter]:
         with os.scandir(folder) as entries:
             for entry in entries:
                 name, ending = entry.name, os.path.splitext(entry.name)[1].lower()
-                if _is_hidden(name):
+                if is_hidden(name):
                     others["hidden or system"] += 1
                     continue
                 if entry.is_symlink():
@@ -93,7 +93,7 @@ def list_folder(folder: str) -> tuple[list[str], list[str], set[str], Counter]:
     return sorted(images), sorted(folders), links, others
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM
 
 
@@ -151,7 +151,7 @@ class Walk:
 
     def _is_read_here(self, real: str) -> bool:
         inside = [real[len(root) :] for root in self.roots if real.startswith(os.path.join(root, ""))]
-        return any(not any(map(_is_hidden, path.split(os.sep))) for path in inside)
+        return any(not any(map(is_hidden, path.split(os.sep))) for path in inside)
 
     def class_names(self) -> list[str]:
         """The classes that have an image, without a walk through all of them."""

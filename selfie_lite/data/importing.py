@@ -15,11 +15,29 @@ import torchvision
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader, Dataset
 
-from selfie_lite.data.catalog import KNOWN, data_cache, how_to_get, installed_datasets, is_plain_name
-from selfie_lite.data.folders import FileNames, Found
+from selfie_lite.data.catalog import (
+    KNOWN,
+    SPLITS,
+    data_cache,
+    description_sha256,
+    how_to_get,
+    installed_datasets,
+    is_plain_name,
+    no_folder,
+    require_pixels,
+)
+from selfie_lite.data.folders import FileNames, Found, is_hidden
 from selfie_lite.data.images import find_images, read_image
 from selfie_lite.errors import DatasetNotFoundError, SelfieLiteError, UnreadableImageError, suggestion
-from selfie_lite.files import disk_errors_in_words, sha256, whole_folder, write_file
+from selfie_lite.files import (
+    disk_errors_in_words,
+    is_full,
+    locked,
+    printable,
+    sha256,
+    whole_folder,
+    write_file,
+)
 
 BATCH = 64  # images that a worker process hands over at a time
 
@@ -50,13 +68,15 @@ def import_folder(
     Raises:
         SelfieLiteError: for a name in use, an empty folder, an unreadable image, or too little room on the disk.
     """
-    folder = Path(folder).expanduser()
-    if not folder.is_dir():
-        raise SelfieLiteError(f"there is no folder {folder}.")
-    size = image_size if image_size is not None else 32 if name == "cifar10" else 224
-    if size < 1:
-        raise SelfieLiteError(f"--size is a number of pixels, 1 or more, but is {size}.")
-    found = find_images(folder)
+    if not isinstance(folder, str | os.PathLike) or not os.fspath(folder):
+        raise SelfieLiteError(f"FOLDER should be a folder of images, but is {folder!r}.")
+    path = os.path.expanduser(folder)
+    if not os.path.isdir(path):
+        raise no_folder("folder", path)
+    size = require_pixels("--size", image_size if image_size is not None else 32 if name == "cifar10" else 224)
+    _require_free(name, replace)
+    workers = _require_workers(workers)
+    found = find_images(Path(path))
     needed = sum(len(paths) for paths, _, _ in found.values()) * 3 * size**2
     with dataset_writer(name, size, found["train"][2], needed, replace) as write:
         skipped = _read_all(write, found, workers, skip_unreadable)
@@ -81,7 +101,9 @@ def download_dataset(name: str, replace: bool = False) -> dict[str, int]:
             else:
                 for split in ("train", "val"):
                     torchvision.datasets.Imagenette(raw, split, size="320px", download=True)
-        except (OSError, RuntimeError) as error:
+        except Exception as error:  # of the network, of the archive, of what is in it
+            if is_full(error):
+                raise
             raise DatasetNotFoundError(f"the download of {name} failed: {error}\n{how_to_get(name)}") from None
         if name == "cifar10":
             write.classes = sets["train"].classes
@@ -90,7 +112,7 @@ def download_dataset(name: str, replace: bool = False) -> dict[str, int]:
         else:
             found = find_images(next(raw.glob("imagenette2*/")))
             write.classes = found["train"][2]
-            _read_all(write, found, None, False)
+            _read_all(write, found, _require_workers(None), False)
         shutil.rmtree(raw)
     return write.counts
 
@@ -120,6 +142,7 @@ class DatasetWriter:
     def describe(self) -> None:
         description = {"name": self.name, "image_size": self.image_size, "classes": self.classes}
         description |= {"counts": self.counts, "sha256": self.sha256}
+        description["description_sha256"] = description_sha256(description)
         write_file(self.folder / "dataset.json", json.dumps(description, indent=1))
 
 
@@ -129,10 +152,22 @@ def dataset_writer(
 ) -> Iterator[DatasetWriter]:
     """Gives a function write(split, batches of (images (B, 3, H, W) uint8, labels (B,))); the data set appears under
     its name when the block ends, and nothing of it does if the block fails."""
-    _refuse_taken(name, replace)
+    _require_free(name, replace)
     cache = data_cache()
     kept = f"Nothing of '{name}' was kept and nothing else was touched. Point SELFIE_LITE_DATA at a place with room."
-    with disk_errors_in_words(cache, kept), whole_folder(cache / name, "dataset.json") as work:
+    at_work = f"another process is just making the data set '{name}'. Wait until it has ended."
+    with disk_errors_in_words(cache, kept):
+        cache.mkdir(parents=True, exist_ok=True)
+        with locked(cache, at_work, f".importing-{name}.lock"):
+            _require_free(name, replace)
+            with _whole_dataset(name, image_size, classes, bytes_needed) as write:
+                yield write
+
+
+@contextmanager
+def _whole_dataset(name: str, image_size: int, classes: list[str], bytes_needed: int) -> Iterator[DatasetWriter]:
+    cache = data_cache()
+    with whole_folder(cache / name, "dataset.json") as work:
         free = shutil.disk_usage(cache).free
         if bytes_needed > free:
             raise SelfieLiteError(
@@ -182,20 +217,27 @@ def _pack(items: list) -> tuple[int, np.ndarray | None, np.ndarray, list[str]]:
 
 
 def _read_all(
-    write: DatasetWriter, found: dict[str, Found], workers: int | None, skip: bool
+    write: DatasetWriter, found: dict[str, Found], workers: int, skip: bool
 ) -> tuple[dict[str, int], list[str]]:
     """Write every image that was found; gives what was said of each one left out."""
-    workers = min(os.cpu_count() or 1, 8) if workers is None else workers
     skipped: list[str] = []
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("images,"),
         TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns) as progress:
-        task = progress.add_task(f"importing {write.name}", total=sum(len(paths) for paths, _, _ in found.values()))
-        for split, (paths, labels, _) in found.items():
-            advance = partial(progress.advance, task)
-            write(split, _decode(paths, labels, write.image_size, workers, skipped if skip else None, advance))
+    try:
+        with Progress(*columns) as progress:
+            task = progress.add_task(f"importing {write.name}", total=sum(len(part.paths) for part in found.values()))
+            for split, (paths, labels, _) in found.items():
+                advance = partial(progress.advance, task)
+                write(split, _decode(paths, labels, write.image_size, workers, skipped if skip else None, advance))
+    except (RuntimeError, MemoryError) as error:
+        if "DataLoader worker" not in str(error) and not isinstance(error, MemoryError):
+            raise
+        raise SelfieLiteError(
+            "the import ran out of memory or shared memory (/dev/shm), or one of its processes was killed. Nothing was "
+            f"imported. Try fewer than --workers {workers}; 0 reads in this process alone."
+        ) from None
     return skipped
 
 
@@ -226,12 +268,31 @@ def _decode(
         raise UnreadableImageError(f"none of the {len(paths)} images could be read; the first: {skipped[0]}")
 
 
-def _refuse_taken(name: str, replace: bool) -> None:
-    if not is_plain_name(name):
-        raise SelfieLiteError(f"'{name}' cannot name a data set: use letters, digits, - and _.")
+def _require_workers(workers: int | None) -> int:
+    if workers is None:
+        return min(os.cpu_count() or 1, 8)
+    if isinstance(workers, bool) or not isinstance(workers, int) or not 0 <= workers <= 256:
+        raise SelfieLiteError(f"--workers is a number of processes, 0 to 256, but is {workers!r}.")
+    return workers
+
+
+def _require_free(name: str, replace: bool) -> None:
+    """A data set may be made under this name: there is none, or an import that may be replaced."""
+    if not isinstance(name, str) or not is_plain_name(name):
+        raise SelfieLiteError(f"{name!r} cannot name a data set: use letters, digits, - and _, 100 at most.")
     if name in ("sample", "photos"):
         raise SelfieLiteError(f"'{name}' is bundled with the workbook: choose another name.")
-    if (data_cache() / name).exists() and not replace:
+    place = data_cache() / name
+    if not os.path.lexists(place):
+        return
+    if not replace:
+        raise SelfieLiteError(f"{place} is already there. To put the new one in its place, add --replace.")
+    if place.is_symlink():  # the link is replaced, what it leads to stays
+        return
+    ours = {"dataset.json", *(f"{split}_{rest}" for split in SPLITS for rest in ("images.bin", "labels.npy"))}
+    others = [path.name for path in place.iterdir() if path.name not in ours] if place.is_dir() else [""]
+    if others := [path for path in others if not is_hidden(path)]:
         raise SelfieLiteError(
-            f"{data_cache() / name} is already there. To put the new one in its place, add --replace."
+            f"{place} is no import{others[0] and f' (it holds {printable(others[0])})'}, and is not replaced: choose "
+            "another name, or move it away."
         )

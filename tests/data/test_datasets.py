@@ -13,6 +13,7 @@ from PIL import Image
 
 from selfie_lite import DatasetNotFoundError, ImageDataset, SelfieLiteError, load_dataset
 from selfie_lite.data.catalog import BUNDLED
+from selfie_lite.data.importing import import_folder
 
 # The bundled samples
 
@@ -95,6 +96,32 @@ def test_unknown_split_and_wrong_size():
 def test_unknown_name_with_the_nearest(cache, name, nearest):
     with pytest.raises(DatasetNotFoundError, match=f"no data set and no folder '{name}'. Did you mean .*{nearest}"):
         load_dataset(name)
+
+
+@pytest.mark.parametrize("given", [None, 5, "", b"sample", ["sample"], np.zeros(3)], ids=str)
+def test_what_is_no_name(given):
+    with pytest.raises(SelfieLiteError, match="give the name of a data set or a folder of images, not"):
+        load_dataset(given)
+
+
+@pytest.mark.parametrize("size", [0, -1, True, 2.0, "32", 10**6])
+def test_sizes_that_cannot_be(size):
+    with pytest.raises(SelfieLiteError, match="image_size is a number of pixels, 1 to 10,000, but is"):
+        load_dataset("sample", "test", size)
+
+
+@pytest.mark.parametrize("given", ["x" * 5000, "a\0b", "~nobody-of-this-name/x"])
+def test_paths_that_cannot_be(cache, given):
+    with pytest.raises(DatasetNotFoundError, match="no data set and no folder"):
+        load_dataset(given)
+
+
+@pytest.mark.parametrize("name, said", [("pets.zip", "an archive: unpack it first"), ("a.png", "a file")])
+def test_a_file_in_place_of_a_folder(cache, tmp_path, name, said):
+    (tmp_path / name).write_text("x")
+    for attempt in (load_dataset, lambda path: import_folder("pets", path)):
+        with pytest.raises(SelfieLiteError, match=f"{name} is {said}; give the folder that holds the images"):
+            attempt(tmp_path / name)
 
 
 @pytest.mark.parametrize("name, source", [("cifar10", "CIFAR10"), ("imagenette", "Imagenette")])

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -298,7 +299,7 @@ def test_a_killed_import_leaves_no_data_set_and_is_cleaned_up(cache, pets):
     try:
         while "hanging" not in (line := process.stdout.readline()):
             assert line, "the import ended by itself"
-        leftovers = [p.name for p in cache.iterdir()]
+        leftovers = [p.name for p in cache.iterdir() if not p.name.endswith(".lock")]
         assert len(leftovers) == 1 and leftovers[0].startswith(f".writing-{platform.node()}-{process.pid}-")
         import_folder("other", pets, 32, workers=0)  # while the first is at work, another may come and go
         assert (cache / leftovers[0]).is_dir()
@@ -314,19 +315,93 @@ def test_a_killed_import_leaves_no_data_set_and_is_cleaned_up(cache, pets):
     assert sorted(p.name for p in cache.iterdir()) == ["other", "pets"]
 
 
-@pytest.mark.parametrize("name", ["pets", "pets-small", "pets-4194305"])
-def test_an_import_at_work_is_left_alone(cache, name):
-    """An import of "pets" beside one of the same name, or of one whose name only begins like it."""
+def test_two_imports_at_once(cache):
+    """Of one name, the second is refused; of another, both are made."""
     batch = [(np.zeros((1, 3, 2, 2), np.uint8), np.array([0]))]
-    with dataset_writer(name, 2, ["cat"], 12) as write:
-        (at_work,) = cache.iterdir()
-        with dataset_writer("pets", 2, ["cat"], 12) as other:
-            assert at_work.is_dir()
+    with dataset_writer("pets", 2, ["cat"], 12) as write:
+        before = sorted(cache.iterdir())
+        with pytest.raises(SelfieLiteError, match="another process is just making the data set 'pets'"):
+            with dataset_writer("pets", 2, ["cat"], 12, replace=True):
+                pytest.fail("inside")
+        assert sorted(cache.iterdir()) == before
+        with dataset_writer("pets-small", 2, ["cat"], 12) as other:
             other("train", batch)
-        assert at_work.is_dir()
+        assert set(before) < set(cache.iterdir())
         write("train", batch)
-        shutil.rmtree(cache / "pets")
-    assert len(load_dataset(name)) == 1
+    assert sorted(p.name for p in cache.iterdir()) == ["pets", "pets-small"]
+    assert len(load_dataset("pets")) == len(load_dataset("pets-small")) == 1
+
+
+@pytest.mark.parametrize("inside", ["model.safetensors", "cat/a.png"])
+def test_what_is_no_import_is_never_replaced(cache, pets, inside):
+    """Nor the images that are read, which lie in it."""
+    (cache / "pets" / inside).parent.mkdir(parents=True)
+    (cache / "pets" / inside).write_bytes((pets / "train" / "cat" / "0.png").read_bytes())
+    before = content(cache)
+    for source in (pets, cache / "pets", cache / "pets" / "cat"):
+        if source.is_dir():
+            with pytest.raises(SelfieLiteError, match=f"pets is no import .it holds {inside.split('/')[0]}.|no images"):
+                import_folder("pets", source, 32, workers=0, replace=True)
+    assert content(cache) == before
+    (cache / "file").write_text("mine")
+    with pytest.raises(SelfieLiteError, match="file is no import"):
+        import_folder("file", pets, 32, workers=0, replace=True)
+
+
+def test_the_bundled_models_are_never_replaced(pets, monkeypatch):
+    monkeypatch.delenv("SELFIE_LITE_DATA")
+    with pytest.raises(SelfieLiteError, match="pretrained is no import"):
+        import_folder("pretrained", pets, 32, workers=0, replace=True)
+
+
+def test_a_worker_that_is_killed(cache, pets, monkeypatch):
+    def die(*arguments):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr("selfie_lite.data.importing.read_image", die)
+    with pytest.raises(SelfieLiteError, match="one of its processes was killed. .*--workers 1; 0"):
+        import_folder("pets", pets, 32, workers=1)
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("workers", [-1, 1000, True, 1.5])
+def test_bad_numbers_of_workers(cache, pets, workers):
+    with pytest.raises(SelfieLiteError, match=f"--workers is a number of processes, 0 to 256, but is {workers}"):
+        import_folder("pets", pets, 32, workers)
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("labels", [[0, 2], [-1, 0], [0.0, 1.0], [True, False], [[0], [1]], [0], ["a", "b"]], ids=str)
+def test_labels_that_are_none(cache, labels):
+    with dataset_writer("pets", 2, ["cat", "dog"], 0) as write:
+        write("train", [(np.zeros((2, 3, 2, 2), np.uint8), np.array([0, 1]))])
+    np.save(cache / "pets" / "train_labels.npy", np.array(labels))
+    with pytest.raises(SelfieLiteError, match="pets is damaged"):
+        load_dataset("pets")
+    assert verify_dataset("pets") == ["train_labels.npy"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image_size": "2"}, {"image_size": 0}, {"classes": []}, {"classes": [1]}, {"classes": None},
+        {"counts": {"a": 1}}, {"counts": {"train": "2"}}, {"counts": {"train": -2}},
+        {"sha256": {"../x": "y"}}, {"sha256": []},
+        {"classes": ["dog", "cat"]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_description_of_another_form_or_that_was_changed(cache, change):
+    with dataset_writer("pets", 2, ["cat", "dog"], 0) as write:
+        write("train", [(np.zeros((2, 3, 2, 2), np.uint8), np.array([0, 1]))])
+    path = cache / "pets" / "dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(SelfieLiteError, match="dataset.json is damaged: .*Import the data set again"):
+        load_dataset("pets")
+    assert verify_dataset("pets") == ["dataset.json"]
+    with dataset_writer("pets", 2, ["cat", "dog"], 0, replace=True) as write:
+        write("train", [(np.zeros((2, 3, 2, 2), np.uint8), np.array([0, 1]))])
+    assert verify_dataset("pets") == [] and len(load_dataset("pets")) == 2
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a", ".hidden", "a b", "-a", "a.b", "ünï"])
@@ -353,9 +428,9 @@ def test_bad_folders(cache, pets, tmp_path):
     assert list(cache.iterdir()) == []
 
 
-@pytest.mark.parametrize("size", [-3, 0])
+@pytest.mark.parametrize("size", [-3, 0, 10**9, True, 2.5, "32"])
 def test_bad_sizes(cache, pets, size):
-    with pytest.raises(SelfieLiteError, match=f"--size is a number of pixels, 1 or more, but is {size}"):
+    with pytest.raises(SelfieLiteError, match=f"--size is a number of pixels, 1 to 10,000, but is {size!r}"):
         import_folder("pets", pets, image_size=size, workers=0)
     assert list(cache.iterdir()) == []
 
