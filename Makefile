@@ -24,7 +24,7 @@ test: check
 
 check: .venv/installed
 	@$(BIN)/ruff check --quiet && $(BIN)/ruff format --check --quiet || { echo "$(BIN)/ruff check --fix; $(BIN)/ruff format   mend most of this"; exit 1; }
-	@$(BIN)/lint-imports --no-cache --no-color > .venv/imports.txt || { cat .venv/imports.txt; exit 1; }
+	@$(BIN)/lint-imports --no-cache > .venv/imports.txt || { cat .venv/imports.txt; exit 1; }
 	@$(BIN)/mypy
 
 lab: .venv/installed
