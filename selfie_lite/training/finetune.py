@@ -23,8 +23,9 @@ from selfie_lite.training.labels import labelled_subset, require_part, require_s
 from selfie_lite.training.loop import train
 from selfie_lite.training.outcome import ended_result, in_words, keep_result, write_result
 from selfie_lite.training.randomness import seed_of
+from selfie_lite.training.report import write_report
 from selfie_lite.training.result_file import RESULT, require_own_lines
-from selfie_lite.training.run import best_line, read_metrics, write_report
+from selfie_lite.training.run import best_line, read_metrics
 from selfie_lite.training.weights import load_patch_network, read_source
 
 __all__ = [

@@ -18,7 +18,7 @@ from selfie_lite.training.config import TrainingConfig, option, require_range
 from selfie_lite.training.device import make_accelerator
 from selfie_lite.training.loop import evaluate_parts, train
 from selfie_lite.training.randomness import generator_of, seed_of
-from selfie_lite.training.run import write_report
+from selfie_lite.training.report import write_report
 
 
 @dataclass(frozen=True)
