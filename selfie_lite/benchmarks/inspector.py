@@ -20,7 +20,9 @@ def time_inspector(rounds: int) -> dict:
             for name, control in {
                 "image": inspector.image_number, "seed": inspector.seed, "location": inspector.location
             }.items():  # fmt: skip
-                value = inspector.masked[turn % 4] if name == "location" else turn + len(view) + 200 * bool(compared)
+                value = turn + len(view) + (0 if compared is NOTHING else 200)
+                if name == "location":
+                    value = inspector.masked[turn % 4]
                 start, drawn = time.perf_counter(), inspector.renders
                 control.value = value
                 seconds = time.perf_counter() - start

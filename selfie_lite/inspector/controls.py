@@ -8,7 +8,8 @@ import ipywidgets as widgets
 
 from selfie_lite.inspector.state import ASK, HIDE, MAX_SEED, VIEWS, InspectorState
 
-ANY = NOTHING = None  # the values of "any class" and of comparing "with nothing", names that a class or a run may have
+NONE = object()  # stands in a list for None: ipywidgets shows an empty list where that is chosen
+ANY = NOTHING = NONE  # no text, for a class or a run may have any name
 WIDE = {"style": {"description_width": "94px"}, "layout": {"width": "260px"}}
 HALF = {"layout": {"width": "126px"}}
 
@@ -29,8 +30,8 @@ class Controls:
         self.press = widgets.ToggleButtons(options=[ASK, HIDE], description="press a patch to", style=_buttons(120))
         self.view = widgets.ToggleButtons(options=VIEWS, description="view", style=_buttons(80))
         self.location = widgets.Dropdown(description="location", **WIDE)
-        self.block = widgets.Dropdown(options=[("mean", None)], description="block", **WIDE)
-        self.head = widgets.Dropdown(options=[("mean", None)], description="head", **WIDE)
+        self.block = widgets.Dropdown(description="block", **WIDE)
+        self.head = widgets.Dropdown(description="head", **WIDE)
         self.random_image = widgets.Button(description="random image", **HALF)
         self.check = widgets.Button(description="check", button_style="success", **HALF)
         self.next_puzzle = widgets.Button(description="next puzzle", **HALF)
@@ -54,7 +55,7 @@ class Controls:
 
     def show(self, state: InspectorState) -> None:
         """What can be chosen, and what is."""
-        second = state.models[1][0] if len(state.models) > 1 else NOTHING
+        second = state.models[1][0] if len(state.models) > 1 else None
         models = state.sources.model_names()
         _choose(self.model_name, models, state.models[0][0])
         _choose(self.compare_name, [("nothing", NOTHING), *((name, name) for name in models)], second)
@@ -67,7 +68,7 @@ class Controls:
         for control, count, value in zip(
             (self.block, self.head), state.attention_size, (state.block, state.head), strict=True
         ):
-            _choose(control, [("mean", None), *((str(i), i) for i in range(count))], value)
+            _choose(control, [("mean", NONE), *((str(i), i) for i in range(count))], value)
         for control, high, value in (
             (self.image_number, len(state.image.dataset) - 1, state.image.number),
             (self.num_masked, state.grid.count - 1, len(state.masked)),
@@ -79,7 +80,7 @@ class Controls:
 
     @staticmethod
     def _changed(told: Callable, name: str, change: Any) -> None:
-        told(name, change["new"])
+        told(name, None if change["new"] is NONE else change["new"])
 
     @staticmethod
     def _pressed(told: Callable, *words: Any) -> None:
@@ -94,7 +95,7 @@ class Controls:
 def _choose(control: Any, options: list, value: Any) -> None:
     if list(control.options) != list(options):
         control.options = options
-    control.value = value
+    control.value = NONE if value is None else value
 
 
 def _buttons(width: int) -> dict[str, str]:

@@ -394,3 +394,15 @@ def test_a_cell_that_is_run_again_closes_what_it_made_before(monkeypatch):
         assert open_widgets() == before + 2 * each
     run("", "8")
     assert open_widgets() == before + 3 * each, "who does not say which cell it is keeps all"
+
+
+def test_every_list_says_what_is_chosen_also_where_it_is_nothing(inspector):
+    lists = {"image_class": "any class", "compare_name": "nothing", "block": "mean", "head": "mean"}
+    for name, label in lists.items():
+        control = getattr(inspector, name)
+        assert control.index == 0 and control.label == label
+        control.index = 1  # as a browser does it
+        assert control.index == 1 and message(inspector) == ""
+        control.index = 0
+        assert control.index == 0 and control.label == label and message(inspector) == ""
+    assert (inspector.state.image.of_class, len(inspector.models), inspector.state.block) == (None, 1, None)
