@@ -7,12 +7,9 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from contextlib import contextmanager
 
 import pytest
@@ -50,24 +47,18 @@ def serve(folder):
     own |= {"IPYTHONDIR": str(folder / "ipython"), "OMP_NUM_THREADS": "1"}
 
     def start(*words):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command = [sys.executable, "-m", *words, f"--port={port}"]
-        with open(folder / f"{words[0]}.log", "wb") as log:
+        command, log = [sys.executable, "-m", *words, "--port=0"], folder / f"{words[0]}.log"
+        with open(log, "wb") as file:
             process = subprocess.Popen(
-                command, cwd=folder, env=os.environ | own, stdout=log, stderr=log, start_new_session=True
+                command, cwd=folder, env=os.environ | own, stdout=file, stderr=file, start_new_session=True
             )
         started.append(process)
         until = time.monotonic() + 120
         while time.monotonic() < until and process.poll() is None:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/static/none", timeout=5)
-            except urllib.error.HTTPError:
-                return f"http://127.0.0.1:{port}"  # it answers, if only that there is no such file
-            except OSError:
-                time.sleep(0.3)
-        raise AssertionError((folder / f"{words[0]}.log").read_text()[-2000:])
+            if found := re.search(r"http://localhost:(\d+)/\S*", log.read_text()):
+                return found[0]
+            time.sleep(0.3)
+        raise AssertionError(log.read_text()[-2000:])
 
     yield start
     for process in started:
@@ -92,7 +83,7 @@ def lab(browser, serve):
     words = ["--no-browser", "--allow-root", "--ServerApp.root_dir=nbs", "--IdentityProvider.token=secret"]
     words += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     page = browser.new_page()
-    page.goto(serve("jupyterlab", *words) + "/lab/tree/07_patch_inspector.ipynb?token=secret")
+    page.goto(re.match(r".*:\d+", serve("jupyterlab", *words))[0] + "/lab/tree/07_patch_inspector.ipynb?token=secret")
     expect(page.get_by_text("| Idle")).to_be_visible()  # the kernel is there
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from tiny import config, make_data
 
-from selfie_lite import PatchGrid, Selfie, SelfieLiteError, cli, load_dataset
+from selfie_lite import PatchGrid, Selfie, SelfieLiteError, load_dataset
 from selfie_lite.beliefs import look
 from selfie_lite.inspector import panel
 from selfie_lite.inspector.controls import ANY, NOTHING
@@ -341,15 +341,6 @@ def test_a_change_shows_soon(inspector):
         inspector.image_number.value = number
         seconds.append(time.perf_counter() - start)
     assert statistics.median(seconds) < 0.6, "far beyond the 0.15 s that nbs/results/inspector.json records"
-
-
-def test_the_page_is_refused_for_a_model_that_is_not_there(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("sys.argv", ["selfie-lite", "inspect", "--model", "aditive"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert (
-        ended.value.code == 2 and "Did you mean 'additive'" in capsys.readouterr().err and not list(tmp_path.iterdir())
-    )
 
 
 def open_widgets():
