@@ -22,10 +22,13 @@ from selfie_lite.augment import augment, denormalize, normalize
 from selfie_lite.data.datasets import ImageDataset, ImageFiles, load_dataset
 from selfie_lite.errors import DatasetNotFoundError, SelfieLiteError, UnreadableImageError
 from selfie_lite.loss import masked_patch_logits, multi_location_loss, one_location_loss
+from selfie_lite.moved import keep_old_names
 from selfie_lite.patch_network import PatchNetwork
 from selfie_lite.patches import PatchGrid, patchify, sample_masks, unpatchify
 from selfie_lite.positions import PositionalEmbedding
 from selfie_lite.selfie import Selfie, SelfieOutput
+
+keep_old_names()
 
 __all__ = [
     "AttentionBlock",

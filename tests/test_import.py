@@ -1,5 +1,6 @@
 """What `import selfie_lite` brings along, and what it says when torch and torchvision do not fit."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import pytest
 
 import selfie_lite
+from selfie_lite import moved
 
 
 def run(code, **environment):
@@ -49,3 +51,21 @@ def test_every_public_name_is_there():
     assert selfie_lite.__all__ == sorted(selfie_lite.__all__)
     for name in selfie_lite.__all__:
         assert getattr(selfie_lite, name) is not None
+
+
+@pytest.mark.parametrize("name", sorted(moved.MOVED))
+def test_modules_are_found_by_their_old_names(name):
+    place = importlib.import_module(f"selfie_lite.{moved.MOVED[name]}")
+    public = [word for word in vars(place) if not word.startswith("_")] or ["PatchInspector"]
+    old = importlib.import_module(f"selfie_lite.{name}")
+    assert all(getattr(old, word) is getattr(place, word) for word in public)
+
+
+def test_old_names_of_the_readme():
+    from selfie_lite.pretrained import load_pretrained
+    from selfie_lite.widgets import PatchInspector as Old
+
+    from selfie_lite.inspector import PatchInspector
+    from selfie_lite.training.weights import load_pretrained as new
+
+    assert load_pretrained is new and Old is PatchInspector

@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
-from selfie_lite.beliefs import Beliefs, fit_image, look
+from selfie_lite.beliefs import fit_image, look
 from selfie_lite.errors import SelfieLiteError, require_choice
 from selfie_lite.inspector.choice import ChosenImage, one_of, some_of, whole_number
 from selfie_lite.inspector.play import Play
+from selfie_lite.inspector.puzzle import Puzzle, grid_of
 from selfie_lite.inspector.sources import Dataset, History, Sources
-from selfie_lite.patches import PatchGrid, sample_masks
+from selfie_lite.patches import sample_masks
 from selfie_lite.selfie import Selfie
 
 VIEWS = ["guess", "matrix", "attention", "puzzle", "play"]
@@ -27,7 +28,7 @@ ACTIONS = ("random_image", "press_location", "place", "check", "next_puzzle")
 MAX_SEED = 10**9
 
 
-class InspectorState:
+class InspectorState(Puzzle):
     """One image, which patches of it are hidden, what is asked about it, and of which model, or of which two.
 
     `set` changes one of SETTINGS, `do` does one of ACTIONS; what cannot be is a SelfieLiteError, and then everything
@@ -51,13 +52,12 @@ class InspectorState:
     ):
         require_choice("view", view, VIEWS)
         self.sources, self.play, self._random = Sources(), Play(), random.Random(seed)
-        self.models: list[tuple[str, History]] = [self.sources.model(model, GIVEN[0])]  # or two
+        self.models = [self.sources.model(model, GIVEN[0])]  # or two
         self.image = ChosenImage(*self.sources.dataset(dataset, GIVEN[2]))
         self.step, self.seed, self.location = self.steps[-1], whole_number("seed", seed, MAX_SEED), -1
         self.view, self.press = "guess", ASK
         self.block: int | None = None
         self.head: int | None = None
-        self._looked: tuple | None = None
         if step is not None:
             self._set_step(step)
         self._set_image_number(image_number)
@@ -100,47 +100,6 @@ class InspectorState:
         except BaseException:
             self.__dict__ = before
             raise
-
-    # What there is
-
-    @property
-    def steps(self) -> list[int]:
-        return list(self.models[0][1])
-
-    @property
-    def model(self) -> Selfie:
-        return self.models[0][1][self.step]
-
-    @property
-    def grid(self) -> PatchGrid:
-        return _grid_of(self.models[0][1])
-
-    @property
-    def attention_size(self) -> tuple[int, int]:
-        """How many blocks, and heads in each; 0 where there is no attention."""
-        pool = self.model.pool
-        blocks: list = list(pool.blocks) if pool is not None and self.model.has_attention else []
-        return len(blocks), blocks[0].num_heads if blocks else 0
-
-    @property
-    def order(self) -> list[int]:
-        """The candidates, as they are laid out in play."""
-        return self.look()[0][1].order.tolist()
-
-    def look(self) -> list[tuple[str, Beliefs]]:
-        """What each model believes, by its name. They are asked once, and again when something has changed."""
-        asked = [(name, of[max(of) if i else self.step]) for i, (name, of) in enumerate(self.models)]
-        about = (asked, self.masked, self.seed)
-        if self._looked is None or self._looked[0] is not self.image.raw or self._looked[1] != about:
-            threads = torch.get_num_threads()
-            torch.set_num_threads(1)  # enough for one image, and quick beside a training run
-            try:
-                found = [(name, look(model, self.image.raw, self.masked, self.seed)) for name, model in asked]
-            finally:
-                torch.set_num_threads(threads)
-            self._looked = self.image.raw, about, found
-            self.play.begin(self.image.raw, self.masked, self.seed)
-        return self._looked[2]
 
     # Settings. Each is followed by a look, and taken back if that fails.
 
@@ -250,14 +209,10 @@ class InspectorState:
         self._set_seed((self.seed + 1) % (MAX_SEED + 1))
 
 
-def _grid_of(history: History) -> PatchGrid:
-    return next(iter(history.values())).grid
-
-
 def _require_one_grid(models: list[tuple[str, History]]) -> None:
-    if len(models) > 1 and _grid_of(models[0][1]) != _grid_of(models[1][1]):
+    if len(models) > 1 and grid_of(models[0][1]) != grid_of(models[1][1]):
         said = [
             f"{name} cuts {grid.image_size}×{grid.image_size} pixels into {grid.side}×{grid.side} patches"
-            for name, grid in ((name, _grid_of(history)) for name, history in models)
+            for name, grid in ((name, grid_of(history)) for name, history in models)
         ]
         raise SelfieLiteError(f"{', '.join(said)}: they cannot share one mask.")

@@ -108,7 +108,7 @@ def test_what_fails_while_the_model_is_asked_is_taken_back(state, monkeypatch):
     def broken(*args):
         raise SelfieLiteError("it broke")
 
-    monkeypatch.setattr("selfie_lite.inspector.state.look", broken)
+    monkeypatch.setattr("selfie_lite.inspector.puzzle.look", broken)
     for change in (("image_number", 3), ("seed", 3), ("num_masked", 9), ("data", "sample"), ("image_class", "ship")):
         with pytest.raises(SelfieLiteError, match="it broke"):
             state.set(*change)
