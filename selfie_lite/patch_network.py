@@ -29,7 +29,7 @@ def make_resnet(arch: str, stem: str, num_classes: int = 1000, norm: str = "batc
 
 def norm_of(weights: dict[str, Tensor]) -> str:
     """The normalisation of a ResNet, a key of NORMS, by its state dict: batch normalisation keeps statistics."""
-    return "batch" if "bn1.running_mean" in weights else "group"
+    return "batch" if any(".running_" in name for name in weights) else "group"
 
 
 class PatchNetwork(nn.Module, PyTorchModelHubMixin, library_name="selfie-lite", license="mit", tags=["selfie"]):

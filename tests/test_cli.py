@@ -61,7 +61,7 @@ def test_unreadable_image_is_named_or_skipped(pictures, monkeypatch, capsys):
         (["walkthrogh"], "Did you mean 'walkthrough'"),
         (["data", "imprt"], "Did you mean 'import'"),
         (["data", "import", "x", "/tmp", "--siz", "3"], "--size"),
-        (["data", "import", "x", "no/such/folder"], "there is no folder no/such/folder"),
+        (["data", "import", "x", "no/such/folder"], "there is no folder 'no/such/folder'"),
         (["data", "import", "sample", "."], "bundled"),
         (["data", "import", "a/b", "."], "letters, digits"),
         (["data", "download", "cifr10"], "Did you mean 'cifar10'"),

@@ -21,7 +21,7 @@ from selfie_lite.training.pretrain import PRESETS, PretrainConfig, pretrain
         (dict(steps="many"), "steps takes a int, for instance 100, but is 'many'"),
         (dict(learning_rate=float("nan")), "learning_rate must be above 0"),
         (dict(image_size=18), "cannot be cut into patches of 4"),
-        (dict(num_masked=16), "num_masked must lie between 1 and 15"),
+        (dict(num_masked=16), "num_masked must lie between 0 and 15"),
         (dict(batch_size=64), "batch_size 64 is more than the 40 images"),
         (dict(held_out=48), "held_out 48 leaves nothing to train on: there are 48"),
         (dict(name="../x"), "name must be a plain folder name"),

@@ -65,8 +65,8 @@ def test_command_line(monkeypatch, capsys, tmp_path):
     for mistake, message in {
         ("--preset", "cifar100"): "Did you mean 'cifar10'",
         ("--bath-size", "3"): "--batch-size",
-        ("--steps", "many"): "not a valid integer",
-        ("--config", "nowhere.json"): "cannot be read as settings",
+        ("--steps", "many"): "is not a whole number",
+        ("--config", "nowhere.json"): "nowhere.json cannot be read",
         ("--name", "a", "--config", "runs/a/config.json"): "already holds a run",
     }.items():
         assert run(*mistake) == 2
