@@ -68,3 +68,20 @@ def bench_inspector(rounds, file):
         table.add_row(row["change"], *(f"{row['milliseconds'][key]:.0f}" for key in ("median", "high")))
     out.print(table)
     write_result(file, result)
+
+
+@bench.command("ladder")
+@click.option("--arm", "arms", multiple=True, help="Only this arm; repeatable.  [default: all]", show_default=False)
+@click.option("--seeds", type=Number(int, 1, 100), default=3, help="How many seeds, from 0.")
+@click.option("--finetune", is_flag=True, help="Fine-tune every P too, at 200 and 800 labels.")
+@click.option("--data", default="cifar10", help="Small images kept as arrays: cifar10, sample, or an import.")
+@click.option("--steps", type=Number(int, 6), default=750, help="Of pretraining, of 64 images; a third for the search.")
+@click.option("--out", "file", type=Path, default=Path("runs/bench/ladder.jsonl"), help="One line a cell; goes on.")
+def bench_ladder(arms, seeds, finetune, data, steps, file):
+    """What each part of Selfie buys (notebook 08): one change at a time against the paper's form, equal budgets, the
+    learning rate searched for each arm. Stop it and start it again as you like; several processes share one file."""
+    from selfie_lite.benchmarks.ladder import ARMS, PIXELS, UNTRAINED, Budget, run_ladder
+
+    budget = Budget(data=data, steps=steps, search_steps=max(3, steps // 3))
+    kinds = ("pretrain", "finetune") if finetune else ("pretrain",)
+    run_ladder(file, arms or [UNTRAINED, PIXELS, *ARMS], range(seeds), budget, kinds, lambda text: out.print(text))

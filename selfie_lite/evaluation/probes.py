@@ -1,6 +1,7 @@
 """What features are worth: nearest-neighbour and linear probes on a frozen P, and how many dimensions features
 use."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,13 +12,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor
+from torch import Tensor, nn
 
 from selfie_lite.augment import normalize
 from selfie_lite.data.datasets import ImageDataset, ImageFiles, load_dataset
 from selfie_lite.evaluation.results import fraction_table, read_results
 from selfie_lite.machine import best_device, environment
 from selfie_lite.patch_network import PatchNetwork
+from selfie_lite.patches import PatchGrid, patchify
 from selfie_lite.training.device import has_native_bf16
 from selfie_lite.training.labels import labelled_subset, require_part, require_same_classes
 from selfie_lite.training.randomness import seed_of
@@ -33,6 +35,7 @@ __all__ = [
     "knn_accuracy",
     "linear_probe",
     "read_results",
+    "recalibrated",
 ]
 PIXELS = 32  # raw pixels of larger images are averaged down to so many a side
 
@@ -84,9 +87,16 @@ def evaluate_features(
 
 @torch.no_grad()
 def embed(
-    network: PatchNetwork | None, dataset: ImageDataset | ImageFiles, indices: Tensor, batch_size: int = 250
+    network: PatchNetwork | None,
+    dataset: ImageDataset | ImageFiles,
+    indices: Tensor,
+    batch_size: int = 250,
+    grid: PatchGrid | None = None,
 ) -> np.ndarray:
-    """Features of whole images: what P's third block gives, averaged over the image; or (None) raw pixels.
+    """Features of images: what P's third block gives, averaged over the whole image; or (network None) raw pixels.
+
+    Args:
+        grid: P sees the image's patches one by one, as in pretraining, and their features are averaged.
 
     Returns:
         (n, D) float32.
@@ -101,9 +111,23 @@ def embed(
             features.append(small.flatten(1).cpu())
             continue
         with torch.autocast(device.type, torch.bfloat16, enabled=has_native_bf16(device)):
-            maps = network.feature_maps(images)  # (b, D, h, w)
-        features.append(maps.float().mean(dim=(2, 3)).cpu())
+            maps = network.feature_maps(images) if grid is None else network(patchify(images, grid)).mT[..., None]
+        features.append(maps.float().mean(dim=(2, 3)).cpu())  # maps: (b, D, h, w), or (b, D, N, 1)
     return torch.cat(features).numpy()
+
+
+@torch.no_grad()
+def recalibrated(network: PatchNetwork, dataset: ImageDataset | ImageFiles, indices: Tensor) -> PatchNetwork:
+    """A copy of P whose batch normalisation has the statistics of whole images: P learnt on patches, whose small maps
+    have more of their values near a zero-padded border."""
+    network = copy.deepcopy(network).to(best_device()).train()
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.reset_running_stats()
+            layer.momentum = None  # the plain mean over all batches
+    for part in indices.split(250):
+        network.feature_maps(normalize(dataset.batch(part)[0].to(best_device())))
+    return network.eval()
 
 
 def knn_accuracy(x, y, test_x, test_y, neighbors: int = 20, temperature: float = 0.07) -> float:
