@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
@@ -36,6 +37,11 @@ class Beliefs:
     def choices(self) -> Tensor:
         """(M,) int64: the candidate that the model takes for each masked location."""
         return self.logits.argmax(dim=1)
+
+    @property
+    def assigned(self) -> Tensor:
+        """(M,) int64: the candidate of each masked location where every candidate is used once."""
+        return assign(self.logits)
 
     @property
     def right(self) -> int:
@@ -124,6 +130,11 @@ class Beliefs:
             f"{self.right} of {count} right (guessing: 1 on average), "
             f"loss {self.loss:.2f} nats (guessing: {math.log(count):.2f})."
         )
+
+
+def assign(logits: Tensor) -> Tensor:
+    """(M, M) → (M,) int64, of all ways to use each candidate once, the one with the largest sum of logits."""
+    return torch.from_numpy(linear_sum_assignment(logits.detach().double().cpu().numpy(), maximize=True)[1])
 
 
 def look(model: Selfie, image: Tensor, masked: Tensor | list[int] | None = None, seed: int = 0) -> Beliefs:

@@ -1,9 +1,9 @@
 """How well a model solves the puzzle, and how much of that is the image and how much the knowledge of the holes."""
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from selfie_lite.beliefs import assign
 from selfie_lite.errors import SelfieLiteError
 from selfie_lite.loss import masked_patch_logits
 from selfie_lite.patches import crop_patches, patchify
@@ -60,9 +60,8 @@ def accuracies(logits: Tensor) -> dict[str, float]:
     """(B, M, M) logits, right ones on the diagonal → accuracy by row, and by one-to-one assignment."""
     right = torch.arange(logits.shape[-1], device=logits.device)
     by_row = (logits.argmax(dim=2) == right).float().mean().item()
-    plain = logits.double().cpu().numpy()
-    assigned = [(linear_sum_assignment(one, maximize=True)[1] == right.cpu().numpy()).mean() for one in plain]
-    return {"row": by_row, "one_to_one": float(sum(assigned) / len(assigned))}
+    one_to_one = (torch.stack([assign(one) for one in logits]) == right.cpu()).float().mean().item()
+    return {"row": by_row, "one_to_one": one_to_one}
 
 
 def _embed(model: Selfie, patches: Tensor, visible: Tensor, masked: Tensor) -> tuple[Tensor | None, Tensor]:

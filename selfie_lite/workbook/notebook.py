@@ -1,4 +1,4 @@
-"""Read one notebook, run it through papermill, and lay it out as a web page. Jupyter's packages are imported when they
+"""Read one notebook, and run it through papermill. Jupyter's packages are imported when they
 are needed, for every notebook imports what stands beside this."""
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfie_lite.errors import SelfieLiteError
-from selfie_lite.files import disk_errors_in_words, locked, whole_file, words_of, write_file
+from selfie_lite.files import disk_errors_in_words, locked, whole_file, words_of
+from selfie_lite.workbook.pages import write_html
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -117,23 +118,6 @@ def refuse_to_replace(executed: Path, source: Path) -> None:
     page = executed.with_suffix(".html")
     if page.exists() and not executed.exists():
         raise SelfieLiteError(f"{page} is there, and not written by a run: choose another --out.")
-
-
-def write_html(notebook: Path) -> Path:
-    """The executed notebook as one HTML file that reads without a network."""
-    import nbformat
-    from nbconvert import HTMLExporter
-
-    exporter = HTMLExporter(mathjax_url="", require_js_url="", jquery_url="", mermaid_js_url="", widget_renderer_url="")
-    page = nbformat.read(notebook, as_version=4)
-    page.metadata.pop("widgets", None)  # a widget needs a kernel: the page shows the picture that it leaves
-    for cell in page.cells:
-        for output in cell.get("outputs", []):
-            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-    body, _ = exporter.from_notebook_node(page)
-    place = notebook.with_suffix(".html")
-    write_file(place, body.replace('.ipynb"', '.html"'))
-    return place
 
 
 @contextmanager
