@@ -36,6 +36,7 @@ def draw_all(image, grid, out):
     yield figures.draw_selfie(image, grid, out, asked=1)
     yield figures.draw_logits(out.logits[0], image, grid, masked)
     yield figures.draw_puzzle(image, grid, masked, out.logits[0])
+    yield figures.draw_puzzles(image[None], grid, masked[None], {"a": out.logits, "b": out.logits}, ["first"])
     yield figures.draw_attention(image, grid, visible, masked, out.attention[0, :, 0, 0], ["1", "2", "3"], columns=2)
     yield figures.draw_counts(torch.arange(grid.count), 3.0, 1.0)
     yield figures.draw_training(range(3), [1.0, 2.0, 1.5], {0: 0.2, 2: 0.3}, 4)
@@ -75,9 +76,12 @@ def test_puzzle_counts_right_choices(scene):
     solved = figures.draw_puzzle(image, grid, out.masked[0], torch.eye(count)).axes[2].get_title()
     shifted = figures.draw_puzzle(image, grid, out.masked[0], torch.eye(count).roll(1, dims=1)).axes[2].get_title()
     assert solved == f"put together: {count} of {count} right (solid)" and f"0 of {count}" in shifted
+    answers = {"a": torch.eye(count)[None], "b": torch.eye(count).roll(1, dims=1)[None]}
+    several = figures.draw_puzzles(image[None], grid, out.masked, answers)
+    assert [ax.get_title() for ax in several.axes[1:]] == [f"a\n{count} of {count}", f"b\n0 of {count}"]
 
 
-def test_fractions_show_every_run_of_every_arm_and_the_means():
+def test_fractions_show_every_run_of_every_arm_the_means_and_the_pairs():
     table = [
         {"arm": arm, "labels": labels, "images": int(1000 * labels), "runs": {0: low, 1: low + 0.2}, "mean": low + 0.1}
         for arm, low in (("scratch", 0.2), ("additive", 0.3))
@@ -85,8 +89,11 @@ def test_fractions_show_every_run_of_every_arm_and_the_means():
     ]
     figure = figures.draw_fractions(table, chance=0.1)
     ax = figure.axes[0]
-    scratch, additive, chance = ax.get_lines()
-    assert list(scratch.get_ydata()) == pytest.approx([0.3, 0.3]) and list(chance.get_ydata()) == [0.1, 0.1]
+    *lines, chance = [list(line.get_ydata()) for line in ax.get_lines()]
+    assert chance == [0.1, 0.1]
+    means, pairs = lines[:4], lines[4:]
+    assert means == [pytest.approx([mean, mean]) for mean in (0.3, 0.3, 0.4, 0.4)]
+    assert pairs == [pytest.approx(pair) for pair in 2 * ([0.2, 0.3], [0.4, 0.5])], "runs of one seed are joined"
     points = [tuple(point) for collection in ax.collections for point in collection.get_offsets().tolist()]
     assert sorted(y for _, y in points) == pytest.approx([0.2] * 2 + [0.3] * 2 + [0.4] * 2 + [0.5] * 2)
     assert len({x for x, _ in points}) == 4, "arms stand beside each other"

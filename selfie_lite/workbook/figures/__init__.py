@@ -1,6 +1,6 @@
 """Every picture of the workbook: plain functions that take tensors and return a matplotlib Figure."""
 
-from selfie_lite.workbook.figures.answers import draw_guess, draw_logits, draw_puzzle
+from selfie_lite.workbook.figures.answers import draw_guess, draw_logits, draw_puzzle, draw_puzzles
 from selfie_lite.workbook.figures.attention import draw_attention
 from selfie_lite.workbook.figures.canvas import to_png
 from selfie_lite.workbook.figures.curves import draw_counts, draw_curves, draw_fractions, draw_training
@@ -30,6 +30,7 @@ __all__ = [
     "draw_neighbors",
     "draw_origins",
     "draw_puzzle",
+    "draw_puzzles",
     "draw_selfie",
     "draw_training",
     "to_png",

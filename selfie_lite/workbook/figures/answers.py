@@ -1,6 +1,9 @@
 """What a model answers for one image: probabilities, a puzzle put together, one guess."""
 
+from collections.abc import Sequence
+
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
@@ -56,10 +59,6 @@ def draw_puzzle(image: Tensor, grid: PatchGrid, masked: Tensor, logits: Tensor, 
 
     whole: with the second of the three.
     """
-    patches = patchify(image[None], grid)[0].clone()
-    choice = masked[logits.detach().argmax(dim=1)]
-    filled = patches.clone()
-    filled[masked] = patches[choice]
     columns = 3 if whole else 2
     with figure(1, columns, 3 * columns, 3.3) as (fig, axes):
         show_grid(axes[0, 0], image, grid, (), None)
@@ -67,17 +66,45 @@ def draw_puzzle(image: Tensor, grid: PatchGrid, masked: Tensor, logits: Tensor, 
         if whole:
             show_grid(axes[0, 1], image, grid, masked, 0)
             axes[0, 1].set_title("what the model sees")
-        ax = axes[0, -1]
-        show_grid(ax, unpatchify(filled[None], grid)[0], grid, (), None)
-        for location, chosen in zip(masked.tolist(), choice.tolist(), strict=True):
-            row, column = divmod(location, grid.side)
-            corner = (column * grid.patch_size - 0.5, row * grid.patch_size - 0.5)
-            right = location == chosen
-            ax.add_patch(Rectangle(corner, grid.patch_size, grid.patch_size, fill=False, lw=3, zorder=2,
-                                   ec=GREEN if right else RED, ls="-" if right else "--"))  # fmt: skip
-        hits = (choice == masked).sum().item()
-        ax.set_title(f"put together: {hits} of {len(masked)} right (solid)")
+        hits = _show_filled(axes[0, -1], image, grid, masked, logits)
+        axes[0, -1].set_title(f"put together: {hits} of {len(masked)} right (solid)")
     return fig
+
+
+def draw_puzzles(
+    images: Tensor, grid: PatchGrid, masked: Tensor, logits: dict[str, Tensor], names: Sequence[str] = ()
+) -> Figure:
+    """Several puzzles, each in a row: what is seen, and the holes filled by the choices of each of several models.
+
+    Args:
+        images: (n, 3, H, W). masked: (n, M) locations. logits: {name of a model, or of a step: (n, M, M)}.
+        names: of the rows.
+    """
+    rows, columns = len(images), 1 + len(logits)
+    with figure(rows, columns, 1.9 * columns + 0.4, 2.1 * rows + 0.1) as (fig, axes):
+        for i, row in enumerate(axes):
+            show_grid(row[0], images[i], grid, masked[i], None)
+            row[0].set_title("what is seen" if i == 0 else "")
+            for text in names[i : i + 1]:
+                row[0].text(-0.06, 0.5, text, transform=row[0].transAxes, rotation=90, ha="right", va="center")
+            for ax, (name, answers) in zip(row[1:], logits.items(), strict=True):
+                hits = _show_filled(ax, images[i], grid, masked[i], answers[i])
+                ax.set_title((f"{name}\n" if i == 0 else "") + f"{hits} of {masked.shape[1]}", fontsize=9)
+    return fig
+
+
+def _show_filled(ax: Axes, image: Tensor, grid: PatchGrid, masked: Tensor, logits: Tensor) -> int:
+    """The holes filled by the choices of logits (M, M): right ones in solid green, wrong ones in dashed red frames.
+    Gives how many are right."""
+    patches, choice = patchify(image[None], grid)[0].clone(), masked[logits.detach().argmax(dim=1)]
+    patches[masked] = patches[choice]
+    show_grid(ax, unpatchify(patches[None], grid)[0], grid, (), None)
+    size = grid.patch_size
+    for location, chosen in zip(masked.tolist(), choice.tolist(), strict=True):
+        corner = (location % grid.side * size - 0.5, location // grid.side * size - 0.5)
+        color, line = (GREEN, "-") if location == chosen else (RED, "--")
+        ax.add_patch(Rectangle(corner, size, size, fill=False, lw=3, zorder=2, ec=color, ls=line))
+    return int((choice == masked).sum())
 
 
 def draw_guess(beliefs: Beliefs, location: int, whole: bool = True) -> Figure:

@@ -23,9 +23,8 @@ def draw_curves(
     with figure(1, 1, width, 3.4) as (fig, axes):
         ax = axes[0, 0]
         for (color, dash, marker), (name, (x, y)) in zip(LINES, curves.items(), strict=False):
-            ax.plot(
-                np.asarray(x), np.asarray(y), color=color, ls=dash, marker=marker if marks else None, ms=4, label=name
-            )
+            mark = marker if marks else None
+            ax.plot(np.asarray(x), np.asarray(y), color=color, ls=dash, marker=mark, ms=4, label=name)
         if chance is not None:
             ax.axhline(chance, color="black", ls=":", label=f"chance: {chance:.3g}")
         ax.set(xlabel=x_label, ylabel=y_label, title=title)
@@ -45,51 +44,41 @@ def draw_training(steps: Sequence[int], loss: Sequence[float], held_out: dict[in
         left.plot(steps, loss, color=BLUE, lw=1)
         left.axhline(np.log(choices), color="black", ls=":", label=f"chance: ln {choices} = {np.log(choices):.2f}")
         left.set(xlabel="step", ylabel="loss (nats)", title="training loss")
-        left.legend(framealpha=1)
         right.plot(list(held_out), list(held_out.values()), color=GREEN, marker="o")
         right.axhline(1 / choices, color="black", ls=":", label=f"chance: 1/{choices} = {1 / choices:.2f}")
-        right.set(xlabel="step", ylabel="accuracy", title="accuracy on held-out images")
-        right.legend(framealpha=1)
+        right.set(xlabel="step", ylabel="accuracy", title="accuracy on held-out images", ylim=(0, None))
+        for ax in axes[0]:
+            ax.legend(framealpha=1)
     return fig
 
 
 def draw_fractions(table: Sequence[dict], chance: float, title: str = "") -> Figure:
-    """Test accuracy against the number of labels: every run as a point, a line through each arm's means.
+    """Test accuracy by the number of labels: every run a point, a bar at each arm's mean, and grey lines between runs
+    of one seed, which share labels, order and fresh weights.
 
     Args:
-        table: of `evaluate.fraction_table`.
+        table: of `fraction_table`.
         chance: accuracy of guessing.
     """
+    counts, arms = sorted({row["images"] for row in table}), list(dict.fromkeys(row["arm"] for row in table))
     with figure(1, 1, 7, 3.8) as (fig, axes):
         ax = axes[0, 0]
-        arms = list(dict.fromkeys(row["arm"] for row in table))
-        for i, (arm, (color, dash, marker)) in enumerate(zip(arms, LINES, strict=False)):
-            rows = [row for row in table if row["arm"] == arm]
-            shift = 1 + 0.03 * (i - (len(arms) - 1) / 2)  # so that points of two arms do not hide each other
-            images = [row["images"] * shift for row in rows]
-            ax.plot(
-                images,
-                [row["mean"] for row in rows],
-                color=color,
-                ls=dash,
-                label=arm if arm == "scratch" else f"P of {arm}",
-            )
-            for x, row in zip(images, rows, strict=True):
-                ax.scatter(
-                    [x] * len(row["runs"]),
-                    list(row["runs"].values()),
-                    color=color,
-                    marker=marker,
-                    s=28,
-                    ec="black",
-                    lw=0.5,
-                )
+        pairs: dict[tuple, list] = {}
+        for i, (arm, (color, _, marker)) in enumerate(zip(arms, LINES, strict=False)):
+            label: str | None = arm if arm == "scratch" else f"P of {arm}"
+            for row in (row for row in table if row["arm"] == arm):
+                x = counts.index(row["images"]) + 0.6 * (i + 0.5) / len(arms) - 0.3
+                ax.plot([x - 0.07, x + 0.07], [row["mean"]] * 2, color=color, lw=2.5, zorder=1)
+                ax.scatter([x] * len(row["runs"]), [*row["runs"].values()], color=color, marker=marker, s=28, ec="k",
+                           lw=0.5, label=label, zorder=2)  # fmt: skip
+                label = None
+                for seed, accuracy in row["runs"].items():
+                    pairs.setdefault((row["images"], seed), []).append((x, accuracy))
+        for points in pairs.values():
+            ax.plot(*zip(*points, strict=True), color=GREY, lw=0.7, zorder=0)
         ax.axhline(chance, color="black", ls=":", label=f"chance: {chance:.2f}")
-        counts = sorted({row["images"] for row in table})
-        ax.set_xscale("log")
-        ax.set_xticks(counts, [f"{n:,}" for n in counts])
-        ax.minorticks_off()
-        ax.set(xlabel="labelled images (log scale)", ylabel="test accuracy", title=title, ylim=(0, None))
+        ax.set_xticks(range(len(counts)), [f"{n:,}" for n in counts])
+        ax.set(xlabel="labelled images", ylabel="test accuracy", title=title, ylim=(0, None))
         show_legend(ax, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return fig
 
@@ -99,22 +88,16 @@ def draw_counts(counts: Tensor, expected: float, deviation: float) -> Figure:
     two standard deviations that chance allows."""
     with figure(1, 2, 11, 2.8) as (fig, axes):
         left, right = axes[0]
-        left.bar(range(len(counts)), counts.tolist(), color=SKY, edgecolor="black", lw=0.5)
+        for ax, heights, limits in (
+            (left, counts, (0, 1.35 * expected)),
+            (right, counts - expected, (-4 * deviation, 5 * deviation)),
+        ):
+            ax.bar(range(len(counts)), heights.tolist(), color=SKY, edgecolor="black", lw=0.5)
+            ax.set(xlabel="location", ylim=limits)
         left.axhline(expected, color=RED, ls="--", label=f"expected: {expected:,.0f}")
-        left.set(
-            xlabel="location",
-            ylabel="times masked",
-            ylim=(0, 1.35 * expected),
-            title="how often each location was masked",
-        )
-        left.legend(loc="upper right", framealpha=1)
-        right.bar(range(len(counts)), (counts - expected).tolist(), color=SKY, edgecolor="black", lw=0.5)
+        left.set(ylabel="times masked", title="how often each location was masked")
         right.axhspan(-2 * deviation, 2 * deviation, color=GREY, alpha=0.2, label="±2 standard deviations")
-        right.set(
-            xlabel="location",
-            ylabel="counted − expected",
-            ylim=(-4 * deviation, 5 * deviation),
-            title="the same, closer",
-        )
-        right.legend(loc="upper right", framealpha=1)
+        right.set(ylabel="counted − expected", title="the same, closer")
+        for ax in axes[0]:
+            ax.legend(loc="upper right", framealpha=1)
     return fig
