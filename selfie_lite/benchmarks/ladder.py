@@ -11,14 +11,17 @@ from pathlib import Path
 
 import torch
 
+from selfie_lite.benchmarks.baselines import BASELINES, pretrain_baseline
 from selfie_lite.data.datasets import ImageDataset, load_dataset
-from selfie_lite.errors import SelfieLiteError
+from selfie_lite.errors import SelfieLiteError, require_choice
+from selfie_lite.evaluation.ladder import read_ladder
 from selfie_lite.evaluation.probes import effective_rank, embed, knn_accuracy, linear_probe, recalibrated
 from selfie_lite.evaluation.puzzle import puzzle_accuracy
-from selfie_lite.files import locked, read_json_lines
+from selfie_lite.files import locked
 from selfie_lite.machine import environment
 from selfie_lite.patch_network import PatchNetwork
 from selfie_lite.patches import PatchGrid, sample_masks
+from selfie_lite.selfie import Selfie
 from selfie_lite.training.classifier import evaluate_classifier, load_classifier
 from selfie_lite.training.config import RUNS
 from selfie_lite.training.device import make_accelerator
@@ -26,7 +29,7 @@ from selfie_lite.training.finetune import FINETUNE_PRESETS, SCRATCH, finetune
 from selfie_lite.training.pretrain import PRESETS, PretrainConfig, make_model, pretrain, split_held_out
 from selfie_lite.training.randomness import generator_of
 from selfie_lite.training.run import read_metrics
-from selfie_lite.training.weights import load_pretrained
+from selfie_lite.training.weights import load_patch_network, load_pretrained
 
 ARMS: dict[str, dict] = {  # what differs from the baseline, which is the first
     "additive": {},
@@ -47,7 +50,8 @@ ARMS: dict[str, dict] = {  # what differs from the baseline, which is the first
     "max pooling": {"pooling": "max"},
 }
 UNTRAINED, PIXELS = "untrained", "raw pixels"  # nothing to pretrain
-LINE = {"kind": str, "arm": str, "seed": int, "budget": dict}
+BUSY = "another process is at this cell"
+TRAINED = (*ARMS, *BASELINES)
 
 
 @dataclass(frozen=True)
@@ -79,10 +83,9 @@ def run_ladder(
         SelfieLiteError: for an arm that is none; what pretraining and fine-tuning raise.
     """
     for arm in arms:
-        if arm not in (*ARMS, UNTRAINED, PIXELS):
-            raise SelfieLiteError(f"no arm '{arm}'. There are: {', '.join((*ARMS, UNTRAINED, PIXELS))}.")
+        require_choice("arm", arm, (*TRAINED, UNTRAINED, PIXELS))
     ladder = Ladder(file, budget)
-    cells = [("search", arm, 0) for arm in arms if arm in ARMS]
+    cells = [("search", arm, 0) for arm in arms if arm in TRAINED]
     cells += [("pretrain", arm, seed) for seed in seeds for arm in arms if arm != PIXELS or seed == seeds[0]]
     if "finetune" in kinds:
         cells += [("finetune", arm, seed) for seed in seeds for arm in arms if arm != PIXELS]
@@ -109,18 +112,17 @@ class Ladder:
 
     def find(self, kind: str, arm: str, seed: int) -> dict | None:
         """The line of a cell."""
-        lines = read_json_lines(self.file, "a line of the ladder", LINE) if self.file.exists() else []
         of_cell = {"kind": kind, "arm": arm, "seed": seed, "budget": self.said_budget}
-        return next((line for line in lines if of_cell.items() <= line.items()), None)
+        return next((line for line in read_ladder(self.file) if of_cell.items() <= line.items()), None)
 
     def try_cell(self, kind: str, arm: str, seed: int, say: Callable[[str], None]) -> bool:
         """Run a cell and write its line; False if another process is at it, or what it needs is not there yet."""
         needed = {"pretrain": ("search", arm, 0), "finetune": ("pretrain", arm, seed)}.get(kind)
-        if needed and arm in ARMS and not self.find(*needed):
+        if needed and arm in TRAINED and not self.find(*needed):
             return False
         name = f"ladder-{kind}-{arm}-{seed}".replace(",", "").replace(" ", "-")
         try:
-            with locked(RUNS, "another process is at it", f".{name}.lock"):
+            with locked(RUNS, BUSY, f".{name}.lock"):
                 if self.find(kind, arm, seed):
                     return True
                 start, cpu = time.perf_counter(), time.process_time()
@@ -132,7 +134,7 @@ class Ladder:
                 with open(self.file, "ab", buffering=0) as opened:  # one write, so that two processes do not mix lines
                     opened.write(json.dumps(line).encode() + b"\n")
         except SelfieLiteError as error:
-            if "another process is at it" in str(error):
+            if str(error) == BUSY:
                 return False
             raise
         say(f"{kind}, {arm}, seed {seed}: {took['seconds']:.0f} s")
@@ -143,7 +145,7 @@ class Ladder:
         config = PRESETS[budget.preset].updated(
             name=name, data=budget.data, seed=seed, steps=steps, batch_size=budget.batch_size,
             learning_rate=learning_rate, warmup_steps=steps // 10, held_out=budget.held_out, log_every=25,
-            eval_every=max(1, steps // 3), save_every=max(1, steps // 6), keep=1, **ARMS[arm],
+            eval_every=max(1, steps // 3), save_every=max(1, steps // 6), keep=1, **ARMS.get(arm, {}),
         )  # fmt: skip
         begun = (config.folder / "config.json").is_file()
         return config.updated(resume="newest") if begun else config
@@ -153,10 +155,11 @@ class Ladder:
         tried = []
         for rate in self.budget.learning_rates:
             config = self.config(arm, seed, f"{name}-{rate:g}", rate, self.budget.search_steps)
-            puzzle = read_metrics(pretrain(config))[-1]["held_out_accuracy"]
-            network = load_pretrained(config.folder).patch_network
-            linear, _ = self._linear(network, self.train, self.held_out)
-            tried.append({"learning_rate": rate, "linear": round(linear, 4), "puzzle": round(puzzle, 4)})
+            last = read_metrics(self._pretrained(arm, config))[-1]
+            linear, _ = self._linear(load_patch_network(config.folder), self.train, self.held_out)
+            tried.append({"learning_rate": rate, "linear": round(linear, 4)})
+            if "held_out_accuracy" in last:
+                tried[-1]["puzzle"] = round(last["held_out_accuracy"], 4)
         return {"learning_rate": max(tried, key=lambda row: row["linear"])["learning_rate"], "tried": tried}
 
     def pretrain(self, arm: str, seed: int, name: str) -> dict:
@@ -165,19 +168,16 @@ class Ladder:
             return {"whole": self._worth(None)}
         found, config = {}, PRESETS[self.budget.preset].updated(seed=seed)
         if arm == UNTRAINED:
-            model = make_model(config).eval()
+            network = make_model(config).eval().patch_network
         else:
             searched = self.find("search", arm, 0)
             assert searched is not None  # try_cell has looked
             config = self.config(arm, seed, name, searched["learning_rate"], self.budget.steps)
-            pretrain(config)
-            model = load_pretrained(config.folder)
-            images = self.test.batch(self.tested[: self.budget.puzzles])[0]
-            masks = sample_masks(len(images), model.grid, model.num_masked, generator_of("ladder", "puzzles"))
-            puzzles = puzzle_accuracy(model, images, *masks)
-            found = {"chance": config.chance, "puzzle": puzzles, "metrics": read_metrics(config.folder)}
-            found |= {"config": config.updated(resume="").to_dict()}
-        network = model.patch_network
+            found["metrics"] = read_metrics(self._pretrained(arm, config))
+            found["config"] = config.updated(resume="").to_dict()
+            network = load_patch_network(config.folder)
+        if arm in ARMS:
+            found |= {"chance": config.chance, "puzzle": self._puzzle(load_pretrained(config.folder))}
         found["whole"] = self._worth(network)
         found["patches"] = self._worth(network, config.grid)
         if config.norm == "batch":
@@ -200,6 +200,14 @@ class Ladder:
             model = model.to(accelerator.device, memory_format=torch.channels_last)
             accuracy[str(count)] = evaluate_classifier(model, self.test, self.tested, 250, accelerator)[1]
         return {"accuracy": {count: round(value, 4) for count, value in accuracy.items()}}
+
+    def _pretrained(self, arm: str, config: PretrainConfig) -> Path:
+        return pretrain_baseline(arm, config) if arm in BASELINES else pretrain(config)
+
+    def _puzzle(self, model: Selfie) -> dict:
+        images = self.test.batch(self.tested[: self.budget.puzzles])[0]
+        masks = sample_masks(len(images), model.grid, model.num_masked, generator_of("ladder", "puzzles"))
+        return puzzle_accuracy(model, images, *masks)
 
     def _worth(self, network: PatchNetwork | None, grid: PatchGrid | None = None) -> dict:
         y, test_y = self.train.labels[self.probe].numpy(), self.test.labels[self.tested].numpy()

@@ -80,8 +80,8 @@ def bench_inspector(rounds, file):
 def bench_ladder(arms, seeds, finetune, data, steps, file):
     """What each part of Selfie buys (notebook 08): one change at a time against the paper's form, equal budgets, the
     learning rate searched for each arm. Stop it and start it again as you like; several processes share one file."""
-    from selfie_lite.benchmarks.ladder import ARMS, PIXELS, UNTRAINED, Budget, run_ladder
+    from selfie_lite.benchmarks.ladder import PIXELS, TRAINED, UNTRAINED, Budget, run_ladder
 
     budget = Budget(data=data, steps=steps, search_steps=max(3, steps // 3))
     kinds = ("pretrain", "finetune") if finetune else ("pretrain",)
-    run_ladder(file, arms or [UNTRAINED, PIXELS, *ARMS], range(seeds), budget, kinds, lambda text: out.print(text))
+    run_ladder(file, arms or [UNTRAINED, PIXELS, *TRAINED], range(seeds), budget, kinds, lambda text: out.print(text))

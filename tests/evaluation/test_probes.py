@@ -8,7 +8,7 @@ import pytest
 import tiny
 import torch
 
-from selfie_lite import PatchNetwork, load_dataset
+from selfie_lite import PatchGrid, PatchNetwork, load_dataset, patchify
 from selfie_lite.augment import normalize
 from selfie_lite.evaluation.probes import (
     effective_rank,
@@ -16,6 +16,7 @@ from selfie_lite.evaluation.probes import (
     evaluate_features,
     knn_accuracy,
     linear_probe,
+    recalibrated,
 )
 
 rng = np.random.default_rng(0)
@@ -130,3 +131,23 @@ def test_the_command_prints_a_table_and_writes_a_file(tmp_path, monkeypatch, cap
     result = json.loads((tmp_path / "r.json").read_text())
     assert result["data"] == "colours" and len(result["rows"]) == 4 and result["environment"]["commit"]
     assert result["command"].startswith("selfie-lite evaluate --from additive")
+
+
+def test_features_of_patches_are_the_mean_over_an_images_patches(monkeypatch):
+    monkeypatch.setattr("selfie_lite.evaluation.probes.has_native_bf16", lambda device: False)
+    network, dataset, grid = PatchNetwork("resnet18", "small").eval(), load_dataset("sample", "test"), PatchGrid(32, 8)
+    found = embed(network, dataset, torch.arange(3), batch_size=2, grid=grid)
+    with torch.no_grad():
+        expected = network(patchify(normalize(dataset.images[:3]), grid)).mean(dim=1)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_recalibration_takes_the_statistics_of_whole_images_and_leaves_the_original(monkeypatch):
+    network, dataset = PatchNetwork("resnet18", "small").eval(), load_dataset("sample", "train")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    other = recalibrated(network, dataset, torch.arange(60))
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    with torch.no_grad():
+        seen = network.conv1(normalize(dataset.images[:60]))  # what the first normalisation sees
+    torch.testing.assert_close(other.bn1.running_mean, seen.mean(dim=(0, 2, 3)), rtol=1e-3, atol=1e-4)
+    assert not other.training and torch.equal(other.conv1.weight, network.conv1.weight)

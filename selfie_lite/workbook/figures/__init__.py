@@ -11,6 +11,7 @@ from selfie_lite.workbook.figures.images import (
     draw_images,
     draw_neighbors,
 )
+from selfie_lite.workbook.figures.ladder import draw_differences, draw_points
 from selfie_lite.workbook.figures.matrices import draw_matrices, draw_matrix
 from selfie_lite.workbook.figures.networks import draw_origins, draw_selfie
 
@@ -18,6 +19,7 @@ __all__ = [
     "draw_attention",
     "draw_counts",
     "draw_curves",
+    "draw_differences",
     "draw_encoder_decoder",
     "draw_feature_maps",
     "draw_fractions",
@@ -29,6 +31,7 @@ __all__ = [
     "draw_matrix",
     "draw_neighbors",
     "draw_origins",
+    "draw_points",
     "draw_puzzle",
     "draw_puzzles",
     "draw_selfie",
