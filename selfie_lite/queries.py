@@ -9,6 +9,7 @@ so that no form begins far from chance.
 from collections.abc import Callable
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfie_lite.errors import SelfieLiteError
@@ -16,10 +17,17 @@ from selfie_lite.errors import SelfieLiteError
 Query = tuple[Tensor, Tensor | None]  # v (B, M, D), attention or None
 
 
+def summary(model: Any, context: Tensor, return_attention: bool) -> Query:
+    """u as (B, 1, D), and the attention weights. A mean or a maximum is brought to length 1, with which attention
+    pooling starts: P's own length would drown e."""
+    u, _, attention = model.pool.encode(context, return_attention=return_attention)
+    return (u if model.has_attention else F.normalize(u, dim=1))[:, None], attention
+
+
 def additive(model: Any, context: Tensor, e: Tensor, return_attention: bool = False) -> Query:
     """v = u + e, the paper's."""
-    u, _, attention = model.pool.encode(context, return_attention=return_attention)
-    return u[:, None] + e, attention  # (B, 1, D) + (B, M, D)
+    u, attention = summary(model, context, return_attention)
+    return u + e, attention  # (B, 1, D) + (B, M, D)
 
 
 def location(model: Any, context: None, e: Tensor, return_attention: bool = False) -> Query:
@@ -31,14 +39,14 @@ def location(model: Any, context: None, e: Tensor, return_attention: bool = Fals
 
 def multiplicative(model: Any, context: Tensor, e: Tensor, return_attention: bool = False) -> Query:
     """v = √D · u ⊙ e: context and location meet in every dimension. u and e start with length 1; √D makes that of v."""
-    u, _, attention = model.pool.encode(context, return_attention=return_attention)
-    return u[:, None] * e * e.shape[-1] ** 0.5, attention
+    u, attention = summary(model, context, return_attention)
+    return u * e * e.shape[-1] ** 0.5, attention
 
 
 def mlp(model: Any, context: Tensor, e: Tensor, return_attention: bool = False) -> Query:
     """v = MLP(u + e): context and location meet in a hidden layer."""
-    u, _, attention = model.pool.encode(context, return_attention=return_attention)
-    return model.query_mlp(u[:, None] + e), attention
+    u, attention = summary(model, context, return_attention)
+    return model.query_mlp(u + e), attention
 
 
 def mask_token(model: Any, context: Tensor, e: Tensor, return_attention: bool = False) -> Query:
