@@ -14,6 +14,7 @@ from selfie_lite.patches import uniform
 # ImageNet's channel statistics (of 1.0): what torchvision's and timm's ResNets expect, so weights travel freely.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+SMALL = 64  # images of up to so many pixels a side are shifted by a few pixels; larger ones cropped at random
 
 
 def normalize(images: Tensor) -> Tensor:
@@ -76,7 +77,7 @@ def make_crop(image_size: int, padding: int = 4) -> Callable[..., Tensor]:
     """
     require_number("image_size", image_size, 1)
     require_number("padding", padding, 0, image_size - 1)
-    return partial(pad_crop_flip, padding=padding) if image_size <= 64 else random_resized_crop_flip
+    return partial(pad_crop_flip, padding=padding) if image_size <= SMALL else random_resized_crop_flip
 
 
 def pad_crop_flip(

@@ -19,6 +19,7 @@ KNOWN = {
     "photos": "ten public-domain photographs, 224×224, bundled",
     "cifar10": "50,000 + 10,000 images in ten classes, 32×32",
     "imagenette": "9,469 + 3,925 images in ten classes of ImageNet, 224×224",
+    "imagenet32": "ImageNet at 32×32 pixels; import your own copy, or its downsampled release",
     "imagenet": "1.28 million + 50,000 images in 1,000 classes; bring your own copy",
 }
 
@@ -69,6 +70,11 @@ def how_to_get(name: str) -> str:
             "ImageNet is not on this machine. Link your own copy, laid out as torchvision's ImageNet reads it (its two "
             f"archives and the devkit, or train/, val/ and meta.bin): ln -s FOLDER {data_cache() / 'imagenet'}\n"
             "or give the folder that holds train/ and val/ in place of the name."
+        )
+    if name == "imagenet32":
+        return (
+            "'imagenet32' is not on this machine. Import the folder of ImageNet (train/ and val/), or that of its "
+            "downsampled release (train_data_batch_1 …, val_data):  selfie-lite data import imagenet32 FOLDER"
         )
     return (
         f"'{name}' is not on this machine. With a network:  selfie-lite data download {name}\n"

@@ -24,7 +24,7 @@ from selfie_lite.data.catalog import (
     read_description,
     require_pixels,
 )
-from selfie_lite.data.folders import FileNames
+from selfie_lite.data.folders import FileNames, PackedFiles
 from selfie_lite.data.images import find_images, read_image
 from selfie_lite.data.importing import download_dataset
 from selfie_lite.errors import DatasetNotFoundError, SelfieLiteError, require_choice
@@ -58,31 +58,37 @@ class ImageDataset:
 
 @dataclass
 class ImageFiles:
-    """A split of a data set whose images are read from their files each time they are asked for."""
+    """A split of a data set whose images are read from their files each time they are asked for, at any size."""
 
     name: str
     split: str
-    paths: Sequence[str]  # kept as one array of bytes
+    paths: Sequence[str] | PackedFiles  # names are kept as one array of bytes
     labels: Tensor  # (n,) int64
     classes: list[str]
     image_size: int
 
     def __post_init__(self):
-        if not isinstance(self.paths, FileNames):
+        if not isinstance(self.paths, FileNames | PackedFiles):
             self.paths = FileNames(self.paths)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        pixels = read_image(self.paths[index], self.image_size)
-        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), int(self.labels[index])
+        images, labels = self.batch([index])
+        return images[0].contiguous(), int(labels[0])
 
-    def batch(self, indices) -> tuple[Tensor, Tensor]:
-        """As `ImageDataset.batch`."""
+    def batch(self, indices: slice | Sequence[int] | Tensor, drawn: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As `ImageDataset.batch`, in channels-last memory.
+
+        Args:
+            drawn: (B, 5) in [0, 1): for random crops of the whole images, see `read_image`. Default: their middle.
+        """
         with _numbers_in_words(self):
-            chosen = torch.arange(len(self))[indices]
-        return torch.stack([self[int(i)][0] for i in chosen]), self.labels[chosen]
+            chosen = torch.arange(len(self))[indices].tolist()
+        crops = [None] * len(chosen) if drawn is None else drawn.tolist()
+        pixels = [read_image(self.paths[i], self.image_size, drawn=c) for i, c in zip(chosen, crops, strict=True)]
+        return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2), self.labels[chosen]
 
 
 @contextmanager
@@ -103,8 +109,8 @@ def load_dataset(
         name_or_folder: "sample", "photos", "cifar10", "imagenette", "imagenet", the name of an import, or a folder
             of images: FOLDER/train/CLASS/*, FOLDER/CLASS/* or FOLDER/*, with test/ or val/ beside train/ for tests.
         split: "train" or "test".
-        image_size: height and width in pixels of images read from a folder (shorter side resized to this, then
-            cropped at the centre). Default 224. Data sets kept as arrays have one size of their own.
+        image_size: height and width in pixels of images read from files, see `read_image`. Default 224. Data sets kept
+            as arrays (up to 64 pixels) have one size of their own.
         download: fetch "cifar10" or "imagenette" through torchvision if it is not there.
 
     Returns:
@@ -124,14 +130,14 @@ def load_dataset(
     if name in ("sample", "photos"):
         dataset = _load_sample(split) if name == "sample" else _load_photos(split)
     elif is_plain_name(name) and (data_cache() / name / "dataset.json").is_file():
-        dataset = _load_arrays(name, split)
+        dataset = _load_import(name, split, image_size)
     elif name == "imagenet":
         return _load_imagenet(split, image_size or 224)
     elif name in KNOWN:
         if not download:
             raise DatasetNotFoundError(how_to_get(name))
         download_dataset(name)
-        dataset = _load_arrays(name, split)
+        dataset = _load_import(name, split, image_size)
     elif os.path.isdir(folder):
         paths, labels, classes = find_images(Path(folder), split)[split]
         return ImageFiles(folder, split, paths, torch.from_numpy(labels), classes, image_size or 224)
@@ -164,32 +170,38 @@ def _load_photos(split: str) -> ImageDataset:
     return ImageDataset("photos", split, images.contiguous(), torch.arange(len(images)), classes)
 
 
-def _load_arrays(name: str, split: str) -> ImageDataset:
+def _load_import(name: str, split: str, image_size: int | None) -> ImageDataset | ImageFiles:
     folder = data_cache() / name
     description = read_description(folder)
     if split not in description["counts"]:
         raise SelfieLiteError(
             f"'{name}' was imported without a {split} part; it has {', '.join(description['counts'])}."
         )
-    count, size = description["counts"][split], description["image_size"]
+    count, size, classes = description["counts"][split], description["image_size"], description["classes"]
     shape = (count, 3, size, size)
-    path = folder / f"{split}_images.bin"
-    labels = _read_labels(folder / f"{split}_labels.npy", len(description["classes"]))
-    if len(labels) != count or not path.is_file() or path.stat().st_size != math.prod(shape):
+    path, packed = folder / f"{split}_images.bin", f"{split}_ends.npy" in description["sha256"]
+    labels = _whole_numbers(folder / f"{split}_labels.npy")
+    ends = _whole_numbers(folder / f"{split}_ends.npy") if packed else np.array([math.prod(shape)])
+    whole = len(labels) == count and 0 <= labels.min() and labels.max() < len(classes) and path.is_file()
+    whole = whole and len(ends) == (count if packed else 1) and ends[0] > 0 and bool((np.diff(ends) > 0).all())
+    if not whole or path.stat().st_size != ends[-1]:
         raise SelfieLiteError(
             f"{folder} is damaged (`selfie-lite data verify {name}` names the files). "
             f"Import it again: selfie-lite data import {name} FOLDER --replace"
         )
+    if packed:
+        files = PackedFiles(path, ends)
+        return ImageFiles(name, split, files, torch.from_numpy(labels), classes, image_size or size)
     images = torch.from_numpy(np.memmap(path, dtype=np.uint8, mode="c", shape=shape))  # a private view of the file
-    return ImageDataset(name, split, images, torch.from_numpy(labels), description["classes"])
+    return ImageDataset(name, split, images, torch.from_numpy(labels), classes)
 
 
-def _read_labels(path: Path, classes: int) -> np.ndarray:
-    """The labels (n,) int64 of a split; none if they are no labels of that many classes."""
+def _whole_numbers(path: Path) -> np.ndarray:
+    """The array (n,) int64 in a file; an empty one if there is none such."""
     try:
-        labels = np.load(path) if path.is_file() else np.empty(0)
-        if labels.ndim == 1 and labels.dtype.kind in "iu" and 0 <= labels.min() and labels.max() < classes:
-            return labels.astype(np.int64)
+        values = np.load(path) if path.is_file() else np.empty(0)
+        if values.ndim == 1 and values.dtype.kind in "iu":
+            return values.astype(np.int64)
     except Exception:  # NumPy raises many kinds of error over a damaged file
         pass
     return np.empty(0, np.int64)

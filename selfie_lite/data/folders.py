@@ -1,5 +1,6 @@
 """One walk through a folder of images: real files only, each once, and what is passed over is counted and said."""
 
+import io
 import logging
 import operator
 import os
@@ -8,6 +9,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +48,33 @@ class FileNames(Sequence):
         index = range(len(self))[operator.index(index)]
         start = self.ends[index - 1] if index else 0
         return os.fsdecode(self.bytes[start : self.ends[index]].tobytes())
+
+    def total_bytes(self) -> int:
+        """Of the files that are there."""
+        return sum(os.path.getsize(path) for path in self if os.path.exists(path))
+
+
+class NamedBytes(io.BytesIO):
+    name = ""
+
+
+class PackedFiles(Sequence):
+    """Files that lie one behind the other in one file, each given as an open file. Only where they end is kept."""
+
+    def __init__(self, path: Path, ends: np.ndarray):
+        self.path, self.ends = path, ends
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, index):
+        index = range(len(self))[operator.index(index)]
+        start = int(self.ends[index - 1]) if index else 0
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(start)
+            one = NamedBytes(file.read(int(self.ends[index]) - start))
+        one.name = f"image {index} of {printable(self.path)}"
+        return one
 
 
 class Found(NamedTuple):

@@ -1,16 +1,17 @@
 """Reading one image file, and finding the image files of a folder: which are for training, which for tests."""
 
+import io
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, PngImagePlugin
 
 from selfie_lite.data.folders import UNLABELLED, Found, Walk, list_folder, say
 from selfie_lite.errors import SelfieLiteError, UnreadableImageError
@@ -24,17 +25,22 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
 WHITE = (1, 255, 1023, 4095, 16383, 65535)  # what is white, by the number of bits that cameras and programs use
+SMALL = 64  # of images up to so many pixels a side the whole is shown, larger ones are cut out of a little more
 PROFILE_BYTES = 256 << 20  # Pillow's own limit for unpacked profiles and comments of a PNG is 1 MB
 
 
-def read_image(path: str | Path | BinaryIO, image_size: int | None = None, name: str = "") -> np.ndarray:
+def read_image(
+    path: str | Path | BinaryIO, image_size: int | None = None, name: str = "", drawn: Sequence[float] | None = None
+) -> np.ndarray:
     """Read one image file as RGB, upright: grey, palette and CMYK images are converted, transparent ones laid on white,
     16-bit, 32-bit and float ones scaled to 0 to 255, and the EXIF orientation applied. Of several frames, the first.
 
     Args:
         path: of the file, or the open file itself.
-        image_size: if given, the shorter side is resized to this many pixels and the centre is cut out.
+        image_size: if given, the image is made so high and wide in one step: of `drawn` numbers a random crop, else its
+            middle: of images up to 64 pixels all of the shorter side, of larger ones 7/8 of it (256 → 224).
         name: what errors call the file. Default: its path.
+        drawn: five numbers in [0, 1) that say which crop: see `_rectangle`.
 
     Returns:
         (H, W, 3) uint8.
@@ -43,46 +49,57 @@ def read_image(path: str | Path | BinaryIO, image_size: int | None = None, name:
         UnreadableImageError: if it is no regular file, no image, cut short, or has so many pixels that it may be a
             decompression bomb (Pillow's limit).
     """
-    name = name or printable(path)
+    name = name or printable(getattr(path, "name", path))  # type: ignore[arg-type]
     try:
         if not isinstance(path, str | os.PathLike):
-            return _read(path, image_size)
+            return _read(path, image_size, drawn)
         with open(path, "rb", opener=_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ValueError("it is no regular file")
-            return _read(file, image_size)
+            return _read(file, image_size, drawn)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        limit = f"{Image.MAX_IMAGE_PIXELS:,}"
-        raise UnreadableImageError(f"{name}: refused, it unpacks to more than {limit} pixels.") from None
+        reason = f"refused, it unpacks to more than {Image.MAX_IMAGE_PIXELS:,} pixels"
     except Image.UnidentifiedImageError:
-        raise UnreadableImageError(f"{name}: cannot be read (it is no image that Pillow knows).") from None
-    except OSError as error:
-        reason = error.strerror.lower() if error.strerror else error
-        raise UnreadableImageError(f"{name}: cannot be read ({reason}).") from None
+        reason = "cannot be read (it is no image that Pillow knows)"
     except Exception as error:  # Pillow's readers raise whatever the bytes of a damaged file lead them to
-        reason = str(error) or type(error).__name__
-        raise UnreadableImageError(f"{name}: cannot be read ({reason}).") from None
+        said = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+        reason = f"cannot be read ({said or type(error).__name__})"
+    raise UnreadableImageError(f"{name}: {reason}.")
+
+
+def file_bytes(path: str, most: int) -> bytes:
+    """The bytes of an image file that can be read; of a picture whose shorter side has more than `most` pixels, a JPEG
+    with so many.
+
+    Raises:
+        UnreadableImageError: as `read_image`.
+    """
+    pixels = read_image(path)
+    short = min(pixels.shape[:2])
+    if short <= most:
+        return Path(path).read_bytes()
+    width, height = (round(side * most / short) for side in pixels.shape[1::-1])
+    smaller = io.BytesIO()
+    Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS).save(smaller, "JPEG", quality=95)
+    return smaller.getvalue()
 
 
 def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a FIFO would wait for its writer
 
 
-def _read(file: BinaryIO, image_size: int | None) -> np.ndarray:
+def _read(file: BinaryIO, image_size: int | None, drawn: Sequence[float] | None) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            image = _upright_rgb(file)
+            return _decode(file, image_size, drawn)
         except ValueError as error:
             if "MAX_TEXT" not in str(error):
                 raise
             file.seek(0)
             with _large_profiles():
-                image = _upright_rgb(file)
-    if image_size is not None:
-        image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
-    return np.array(image)
+                return _decode(file, image_size, drawn)
 
 
 @contextmanager
@@ -96,15 +113,40 @@ def _large_profiles() -> Iterator[None]:
         PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = limits
 
 
-def _upright_rgb(file: BinaryIO) -> Image.Image:
+def _decode(file: BinaryIO, image_size: int | None, drawn: Sequence[float] | None) -> np.ndarray:
     with Image.open(file, formats=_formats()) as image:
+        if image_size is not None:  # JPEG alone can be decoded at 1/2, 1/4, 1/8 of its size
+            left, top, right, bottom = _rectangle(*image.size, image_size, drawn)
+            spare = min(right - left, bottom - top) / image_size
+            if spare >= 2:
+                image.draft(None, (int(image.width / spare), int(image.height / spare)))
         image.load()  # TIFF and AVIF turn themselves here
         try:
             turn = UPRIGHT.get(image.getexif().get(ORIENTATION))
         except Exception:  # an EXIF block that is no such thing: the picture does not depend on it
             turn = None
-        upright = _to_rgb(image)
-    return upright if turn is None else upright.transpose(turn)
+        rgb = _to_rgb(image)
+    if image_size is not None:
+        kind = Image.Resampling.BICUBIC if drawn is None else Image.Resampling.BILINEAR
+        rgb = rgb.resize((image_size, image_size), kind, _rectangle(*rgb.size, image_size, drawn))
+    upright = np.array(rgb if turn is None else rgb.transpose(turn))
+    return upright[:, ::-1] if drawn is not None and drawn[4] < 0.5 else upright
+
+
+def _rectangle(
+    width: int, height: int, image_size: int, drawn: Sequence[float] | None
+) -> tuple[float, float, float, float]:
+    """The part of an image that is shown, in its pixels: left, top, right, bottom. If numbers were drawn, 8 % to 100 %
+    of its area, 3:4 to 4:3 in shape, anywhere, as `augment.random_resized_crop_flip`; else the middle."""
+    if drawn is None:
+        w = h = min(width, height) * (1 if image_size <= SMALL else 7 / 8)
+        x = y = 0.5
+    else:
+        area, shape, x, y, _ = drawn
+        area, shape = (0.08 + 0.92 * area) * width * height, (4 / 3) ** (2 * shape - 1)
+        w, h = min((area * shape) ** 0.5, width), min((area / shape) ** 0.5, height)
+    left, top = x * (width - w), y * (height - h)
+    return left, top, left + w, top + h
 
 
 @cache

@@ -2,6 +2,7 @@
 use."""
 
 import copy
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from selfie_lite.evaluation.results import fraction_table, read_results
 from selfie_lite.machine import best_device, environment
 from selfie_lite.patch_network import PatchNetwork
 from selfie_lite.patches import PatchGrid, patchify
+from selfie_lite.training.batches import read_batches
 from selfie_lite.training.device import has_native_bf16
 from selfie_lite.training.labels import labelled_subset, require_part, require_same_classes
 from selfie_lite.training.randomness import seed_of
@@ -37,6 +39,7 @@ __all__ = [
     "read_results",
     "recalibrated",
 ]
+READERS = min(os.cpu_count() or 1, 8)  # processes that read image files
 PIXELS = 32  # raw pixels of larger images are averaged down to so many a side
 
 
@@ -104,8 +107,8 @@ def embed(
     device, features = best_device(), []
     if network is not None:
         network = network.to(device).to(memory_format=torch.channels_last)
-    for part in indices.split(batch_size):
-        images = normalize(dataset.batch(part)[0].to(device))
+    for images, _ in read_batches(dataset, zip(indices.split(batch_size)), READERS, device):
+        images = normalize(images)
         if network is None:
             small = F.adaptive_avg_pool2d(images, PIXELS) if images.shape[-1] > PIXELS else images
             features.append(small.flatten(1).cpu())
@@ -125,8 +128,8 @@ def recalibrated(network: PatchNetwork, dataset: ImageDataset | ImageFiles, indi
         if isinstance(layer, nn.BatchNorm2d):
             layer.reset_running_stats()
             layer.momentum = None  # the plain mean over all batches
-    for part in indices.split(250):
-        network.feature_maps(normalize(dataset.batch(part)[0].to(best_device())))
+    for images, _ in read_batches(dataset, zip(indices.split(250)), READERS, best_device()):
+        network.feature_maps(normalize(images))
     return network.eval()
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from multiprocessing import active_children
 
 import torch
@@ -11,10 +11,12 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from selfie_lite.augment import SMALL, make_crop
 from selfie_lite.data.datasets import ImageDataset, ImageFiles
+from selfie_lite.data.folders import PackedFiles
 from selfie_lite.errors import SelfieLiteError
 from selfie_lite.training.config import TrainingConfig
-from selfie_lite.training.randomness import batch_indices
+from selfie_lite.training.randomness import batch_indices, generator_of
 
 SHARED_MEMORY = (
     "shared memory is too small for {workers} processes that read images: the batches wait in /dev/shm. Take fewer "
@@ -45,6 +47,7 @@ class Batches:
             self.resident = dataset.images.numel() < free // 3
         if self.resident:
             self.images, self.labels = dataset.images.to(device), dataset.labels.to(device)
+        self.crops_in_reading = isinstance(dataset, ImageFiles) and config.image_size > SMALL
 
     def indices(self, step: int) -> Tensor:
         """Where this process's images of a step lie in the data set."""
@@ -57,40 +60,70 @@ class Batches:
         Raises:
             SelfieLiteError: for an image that cannot be read, or a worker process that was ended from outside.
         """
-        if self.resident:
-            for step in range(first, self.config.steps):
-                chosen = self.indices(step).to(self.images.device, non_blocking=True)
-                yield self.images[chosen], self.labels[chosen]
+        steps = range(first, self.config.steps)
+        if not self.resident:
+            yield from read_batches(
+                self.dataset, map(self._to_read, steps), self.config.workers, self.accelerator.device
+            )
             return
-        for batch in self._read(first):
-            if isinstance(batch, Exception):
-                raise batch
-            yield tuple(x.to(self.accelerator.device, non_blocking=True) for x in batch)
+        for step in steps:
+            chosen = self.indices(step).to(self.images.device, non_blocking=True)
+            yield self.images[chosen], self.labels[chosen]
 
-    def _read(self, first: int) -> Iterator[tuple[Tensor, Tensor] | Exception]:
-        steps = (self.indices(step).tolist() for step in range(first, self.config.steps))
-        loader = DataLoader(
-            _Reader(self.dataset), batch_sampler=steps, num_workers=self.config.workers, collate_fn=_as_it_is,
-            worker_init_fn=_ignore_signals, generator=torch.Generator(),
-            pin_memory=self.accelerator.device.type == "cuda",
-        )  # fmt: skip
-        others, handler = set(active_children()), signal.getsignal(signal.SIGCHLD)
-        reader = iter(loader)
-        if signal.getsignal(signal.SIGCHLD) is not handler:  # torch's raises in the middle of anything; a lost worker
-            signal.signal(signal.SIGCHLD, handler)  # is noticed without it when a batch is asked for
-        try:
-            yield from reader
-        except (RuntimeError, OSError) as error:
-            if "bus error" in str(error).lower() or "shared memory" in str(error).lower():
-                raise SelfieLiteError(SHARED_MEMORY.format(workers=self.config.workers)) from None
-            raise SelfieLiteError(
-                f"reading images in {self.config.workers} processes failed ({str(error).splitlines()[0]}). If memory "
-                "has run out, take fewer: --workers 1, or 0 for none."
-            ) from None
-        finally:
-            del reader
-            for child in set(active_children()) - others:  # one that hangs in a file, deaf to SIGTERM
-                child.kill()
+    def _to_read(self, step: int) -> tuple[Tensor, Tensor | None]:
+        """The images of a step, and the random numbers that say where each is cropped, if that is done in reading."""
+        chosen = self.indices(step)
+        generator = generator_of(self.config.seed, "crops of files", step, self.accelerator.process_index)
+        return chosen, torch.rand((len(chosen), 5), generator=generator) if self.crops_in_reading else None
+
+    def crop(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """The training crops of a batch; those of large image files were cut out of the whole image in reading."""
+        if self.crops_in_reading:
+            return images
+        return make_crop(self.config.image_size, self.config.padding)(images, generator=generator)
+
+
+def read_batches(
+    dataset: ImageDataset | ImageFiles, parts: Iterable[tuple], workers: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """`dataset.batch(*part)` on the device, for each of `parts` in turn; files are read in `workers` processes, some
+    parts ahead.
+
+    Raises:
+        SelfieLiteError: for an image that cannot be read, or a worker process that was ended from outside.
+    """
+    if isinstance(dataset, ImageDataset):
+        workers = 0
+    for batch in _read(dataset, parts, workers, device.type == "cuda"):
+        if isinstance(batch, Exception):
+            raise batch
+        yield tuple(x.to(device, non_blocking=True) for x in batch)
+
+
+def _read(
+    dataset: ImageDataset | ImageFiles, parts: Iterable[tuple], workers: int, pin: bool
+) -> Iterator[tuple[Tensor, Tensor] | Exception]:
+    loader = DataLoader(
+        _Reader(dataset), batch_sampler=parts, num_workers=workers, collate_fn=_as_it_is, pin_memory=pin,
+        worker_init_fn=_ignore_signals, generator=torch.Generator(),
+    )  # fmt: skip
+    others, handler = set(active_children()), signal.getsignal(signal.SIGCHLD)
+    reader = iter(loader)
+    if signal.getsignal(signal.SIGCHLD) is not handler:  # torch's raises in the middle of anything; a lost worker
+        signal.signal(signal.SIGCHLD, handler)  # is noticed without it when a batch is asked for
+    try:
+        yield from reader
+    except (RuntimeError, OSError) as error:
+        if "bus error" in str(error).lower() or "shared memory" in str(error).lower():
+            raise SelfieLiteError(SHARED_MEMORY.format(workers=workers)) from None
+        raise SelfieLiteError(
+            f"reading images in {workers} processes failed ({str(error).splitlines()[0]}). If memory has run out, take "
+            "fewer: --workers 1, or 0 for none."
+        ) from None
+    finally:
+        del reader
+        for child in set(active_children()) - others:  # one that hangs in a file, deaf to SIGTERM
+            child.kill()
 
 
 class _Reader(Dataset):
@@ -100,9 +133,9 @@ class _Reader(Dataset):
     def __init__(self, dataset: ImageFiles | ImageDataset):
         self.dataset = dataset
 
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor] | Exception:
+    def __getitems__(self, part: tuple) -> tuple[Tensor, Tensor] | Exception:
         try:
-            images, labels = self.dataset.batch(indices)
+            images, labels = self.dataset.batch(*part)
             worker = get_worker_info()
             if worker is not None:
                 try:
@@ -131,6 +164,8 @@ def fingerprint(dataset: ImageDataset | ImageFiles) -> dict[str, int | str]:
     digest.update(dataset.labels.contiguous().numpy().tobytes())
     if isinstance(dataset, ImageDataset):
         digest.update(dataset.images[:: max(1, len(dataset) // 64)].contiguous().numpy().tobytes())
+    elif isinstance(dataset.paths, PackedFiles):
+        digest.update(dataset.paths.ends.tobytes())
     else:
         paths = list(dataset.paths)
         folder = len(os.path.commonprefix([min(paths), max(paths)]))  # it may be called another name

@@ -75,13 +75,13 @@ def load_classifier(name_or_folder: str | Path) -> ResNet:
 
 
 def evaluate_classifier(
-    model: ResNet, dataset: ImageDataset | ImageFiles, indices: Tensor, batch_size: int, accelerator: Accelerator
-) -> tuple[float, float]:
+    model: ResNet, dataset: ImageDataset | ImageFiles, indices: Tensor, batch_size: int, accelerator: Accelerator,
+    workers: int = 0,
+) -> tuple[float, float]:  # fmt: skip
     """Loss and accuracy on the images at `indices`, as they are."""
 
-    def measure(part):
-        images, labels = (x.to(accelerator.device) for x in dataset.batch(indices[part]))
+    def measure(images, labels, part):
         logits = model(normalize(images))
         return F.cross_entropy(logits, labels), (logits.argmax(dim=1) == labels).float().mean()
 
-    return evaluate_parts(model, len(indices), batch_size, accelerator, measure)
+    return evaluate_parts(model, dataset, indices, batch_size, accelerator, workers, measure)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torchvision.models import ResNet
 
-from selfie_lite.augment import make_crop, normalize
+from selfie_lite.augment import normalize
 from selfie_lite.data.datasets import load_dataset
 from selfie_lite.errors import SelfieLiteError
 from selfie_lite.files import read_json
@@ -139,10 +139,10 @@ def finetune(config: FinetuneConfig, on_log: Callable[[list[dict]], None] | None
     model, config = make_classifier(config, len(dataset.classes))
     accelerator = make_accelerator(config)
     batches = Batches(dataset, keep, config, accelerator)
-    forward = make_forward(config, accelerator)
+    forward = make_forward(config, accelerator, batches.crop)
 
     def evaluate(model):
-        loss, accuracy = evaluate_classifier(model, dataset, aside, config.batch_size, accelerator)
+        loss, accuracy = evaluate_classifier(model, dataset, aside, config.batch_size, accelerator, config.workers)
         return {"validation_loss": loss, "validation_accuracy": accuracy}
 
     def report(lines):
@@ -159,8 +159,8 @@ def finetune(config: FinetuneConfig, on_log: Callable[[list[dict]], None] | None
     return config.folder
 
 
-def make_forward(config: FinetuneConfig, accelerator: Accelerator) -> Callable:
-    """The forward pass of a training step: crop and flip uint8 images; loss and accuracy.
+def make_forward(config: FinetuneConfig, accelerator: Accelerator, crop: Callable) -> Callable:
+    """The forward pass of a training step: crop and flip uint8 images (`Batches.crop`); loss and accuracy.
 
     Raises:
         SelfieLiteError: if batch normalisation would see a single value a channel.
@@ -171,7 +171,6 @@ def make_forward(config: FinetuneConfig, accelerator: Accelerator) -> Callable:
             f"batch_size {config.batch_size} gives batch normalisation one value a channel at {config.image_size} "
             f"pixels: use {2 * accelerator.num_processes} or more."
         )
-    crop = make_crop(config.image_size, config.padding)
 
     def forward(model, images, labels, generator):
         logits = model(normalize(crop(images, generator=generator)))

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from selfie_lite.data.datasets import ImageDataset, ImageFiles
 from selfie_lite.errors import SelfieLiteError
-from selfie_lite.training.batches import Batches, fingerprint
+from selfie_lite.training.batches import Batches, fingerprint, read_batches
 from selfie_lite.training.config import TrainingConfig
 from selfie_lite.training.device import PlainAccelerator, compiles, prepare_model
 from selfie_lite.training.optimizer import learning_rate_at, make_optimizer
@@ -136,28 +137,33 @@ def train_step(
 @torch.no_grad()
 def evaluate_parts(
     model: nn.Module,
-    count: int,
+    dataset: ImageDataset | ImageFiles,
+    indices: Tensor,
     batch_size: int,
     accelerator: PlainAccelerator,
-    measure: Callable[[Tensor], tuple[Tensor, Tensor]],
+    workers: int,
+    measure: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
 ) -> tuple[float, float]:
-    """Loss and accuracy over `count` examples in evaluation mode, each process doing its share.
+    """Loss and accuracy over the images at `indices` in evaluation mode, each process doing its share; files are read
+    in `workers` processes.
 
-    measure: indices (b,) of some of the examples → loss and accuracy, scalars, each the mean over those examples.
+    measure: images, labels, and their places in `indices` → loss and accuracy, scalars, each the mean over them.
     """
     was_training = model.training
     model.eval()
     totals = torch.zeros(2, device=accelerator.device)
     error = None
     try:
-        for part in torch.arange(count).split(batch_size)[accelerator.process_index :: accelerator.num_processes]:
+        parts = torch.arange(len(indices)).split(batch_size)[accelerator.process_index :: accelerator.num_processes]
+        batches = read_batches(dataset, [(indices[part],) for part in parts], workers, accelerator.device)
+        for part, (images, labels) in zip(parts, batches, strict=True):
             with accelerator.autocast():
-                totals += torch.stack(measure(part)) * len(part)
+                totals += torch.stack(measure(images, labels, part)) * len(part)
     except SelfieLiteError as met:  # an image that cannot be read, say, by one process of several
         error = met
     model.train(was_training)
     accelerator.raise_together(error)
-    loss, accuracy = (accelerator.reduce(totals, "sum") / count).tolist()
+    loss, accuracy = (accelerator.reduce(totals, "sum") / len(indices)).tolist()
     return loss, accuracy
 
 

@@ -46,7 +46,7 @@ def write_result(config: Any, accelerator: Accelerator, more: dict) -> None:
         dataset = load_dataset(config.data, "test", config.image_size)
         model = load_classifier(config.folder).to(accelerator.device, memory_format=torch.channels_last)
         everything = torch.arange(len(dataset))
-        _, accuracy = evaluate_classifier(model, dataset, everything, config.batch_size, accelerator)
+        _, accuracy = evaluate_classifier(model, dataset, everything, config.batch_size, accelerator, config.workers)
         result = {"test_accuracy": accuracy, "test_images": len(dataset)} | result
     if not accelerator.is_main_process:
         return

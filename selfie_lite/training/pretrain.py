@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 
 from selfie_lite.augment import make_crop
-from selfie_lite.data.datasets import load_dataset
+from selfie_lite.data.datasets import ImageDataset, ImageFiles, load_dataset
 from selfie_lite.errors import SelfieLiteError, require_choice, require_number
 from selfie_lite.patch_network import NORMS
 from selfie_lite.patches import PatchGrid, sample_masks, sample_offsets
 from selfie_lite.selfie import Selfie, require_query_form
 from selfie_lite.training.batches import Batches
 from selfie_lite.training.config import TrainingConfig, option, require_range
-from selfie_lite.training.device import make_accelerator
+from selfie_lite.training.device import PlainAccelerator, make_accelerator
 from selfie_lite.training.loop import evaluate_parts, train
 from selfie_lite.training.randomness import generator_of, seed_of
 from selfie_lite.training.report import write_report
@@ -43,6 +43,7 @@ class PretrainConfig(TrainingConfig):
     norm: str = option("batch", "batch or group normalisation in P")
     tied: bool = option(True, "one P for visible and hidden patches; if not, that of the hidden ones is exported")
     padding: int = option(0, "pixels around small images before the crop; the paper has 4, which show the border")
+    factorized: str = option("auto", "yes: 7 row and 7 column vectors, say, not 49; no; auto: yes above 16 locations")
     held_out: int = option(1000, "training images set aside, never trained on, for the held-out accuracy")
 
     def __post_init__(self):
@@ -57,6 +58,7 @@ class PretrainConfig(TrainingConfig):
         require_number("num_masked", self.num_masked, 0, self.grid.count - 1)  # and refuses sizes that do not fit
         require_number("gap", self.gap, 0, self.patch_size - 1)
         require_choice("norm", self.norm, NORMS)
+        require_choice("factorized", self.factorized, ["auto", "yes", "no"])
         require_query_form(self.queries, self.pooling, self.encoder_positions, self.tied)
 
     @property
@@ -73,6 +75,11 @@ PRESETS = {
     "laptop": PretrainConfig(
         name="laptop", data="sample", arch="resnet18", steps=60, batch_size=32, optimizer="adamw", learning_rate=1e-3,
         weight_decay=0.05, warmup_steps=12, eval_every=20, save_every=20, log_every=5, held_out=500,
+    ),
+    "laptop49": PretrainConfig(  # 49 locations, as at 224×224, from 7×7 patches of 8×8 pixels
+        name="laptop49", data="imagenette", arch="resnet18", image_size=56, queries="location", steps=200,
+        batch_size=64, optimizer="adamw", learning_rate=1e-3, weight_decay=0.05, warmup_steps=20, eval_every=50,
+        save_every=50, log_every=10, held_out=500,
     ),
     "cifar10": PretrainConfig(
         name="cifar10", data="cifar10", steps=40_000, batch_size=512, learning_rate=0.2, warmup_steps=1000,
@@ -93,9 +100,12 @@ def make_model(config: PretrainConfig) -> Selfie:
     """The model of a configuration, with the first weights that its seed gives."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(config.seed, "first weights"))
-        model = Selfie(config.grid, config.arch, config.num_masked or None, config.queries, config.pooling,
-                       dropout=config.dropout, encoder_positions=config.encoder_positions, gap=config.gap,
-                       norm=config.norm, tied=config.tied)  # fmt: skip
+        factorized = {"auto": None, "yes": True, "no": False}[config.factorized]
+        model = Selfie(
+            config.grid, config.arch, config.num_masked or None, config.queries, config.pooling, factorized=factorized,
+            dropout=config.dropout, encoder_positions=config.encoder_positions, gap=config.gap, norm=config.norm,
+            tied=config.tied,
+        )  # fmt: skip
     with torch.no_grad():
         for e in model.positions.parameters():
             e *= config.initial_length
@@ -134,21 +144,22 @@ def pretrain(config: PretrainConfig, on_log: Callable[[list[dict]], None] | None
     batches = Batches(dataset, keep, config, accelerator)
 
     def evaluate(model):
-        return evaluate_puzzles(model, dataset, aside, config.batch_size, accelerator)
+        return evaluate_puzzles(model, dataset, aside, config.batch_size, accelerator, config.workers)
 
     def report(lines):
         title = f"Selfie pretraining of a {config.arch} on {config.data}."
         write_report(config, lines, "pretrain", title, "held_out_accuracy", round(1 / config.chance))
 
-    forward = make_forward(config, model.num_masked)
+    forward = make_forward(config, model.num_masked, batches.crop)
     train(config, accelerator, model, batches, forward, evaluate, report, on_log)
     accelerator.print(f"{config.folder}: README.md has the curve, checkpoint/ the weights.")
     return config.folder
 
 
-def make_forward(config: PretrainConfig, num_masked: int) -> Callable:
-    """The forward pass of a training step: crop and flip uint8 images, draw masks, loss and accuracy."""
-    crop = make_crop(config.image_size, config.padding)
+def make_forward(config: PretrainConfig, num_masked: int, crop: Callable | None = None) -> Callable:
+    """The forward pass of a training step: crop and flip uint8 images (`Batches.crop`, or that of images in memory),
+    draw masks, loss and accuracy."""
+    crop = crop or make_crop(config.image_size, config.padding)
 
     def forward(model, images, labels, generator):
         crops = crop(images, generator=generator)
@@ -162,14 +173,16 @@ def make_forward(config: PretrainConfig, num_masked: int) -> Callable:
     return forward
 
 
-def evaluate_puzzles(model: Selfie, dataset, indices: torch.Tensor, batch_size: int, accelerator) -> dict[str, float]:
+def evaluate_puzzles(
+    model: Selfie, dataset: ImageDataset | ImageFiles, indices: torch.Tensor, batch_size: int,
+    accelerator: PlainAccelerator, workers: int = 0,
+) -> dict[str, float]:  # fmt: skip
     """Loss and accuracy on images never trained on, as they are, at masks fixed for each image."""
     visible, masked = sample_masks(len(indices), model.grid, model.num_masked, generator_of("evaluation masks"))
 
-    def measure(part):
-        images = dataset.batch(indices[part])[0].to(accelerator.device)
+    def measure(images, labels, part):
         out = model(images, visible[part].to(images.device), masked[part].to(images.device))
         return out.loss, out.accuracy
 
-    loss, accuracy = evaluate_parts(model, len(indices), batch_size, accelerator, measure)
+    loss, accuracy = evaluate_parts(model, dataset, indices, batch_size, accelerator, workers, measure)
     return {"held_out_loss": loss, "held_out_accuracy": accuracy}

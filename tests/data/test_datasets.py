@@ -130,6 +130,7 @@ def test_no_network(cache, monkeypatch, name, source):
         raise URLError("Name or service not known")
 
     monkeypatch.setattr(torchvision.datasets, source, unreachable)
+    monkeypatch.setattr("selfie_lite.data.importing.urlopen", unreachable)
     ways = f"selfie-lite data download {name}.*selfie-lite data import {name} FOLDER"
     with pytest.raises(DatasetNotFoundError, match="(?s)Name or service not known.*" + ways):
         load_dataset(name)

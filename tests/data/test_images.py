@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from pictures import random_pixels, write_images
-from PIL import Image, PngImagePlugin
+from PIL import Image, JpegImagePlugin, PngImagePlugin
 
 from selfie_lite import ImageFiles, SelfieLiteError, UnreadableImageError, load_dataset
 from selfie_lite.data.folders import FileNames
@@ -436,3 +436,59 @@ def test_whatever_pillow_raises_names_the_file(tmp_path, monkeypatch, error):
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", fail)
     with pytest.raises(UnreadableImageError, match=f"a.png: cannot be read .{str(error) or 'TypeError'}"):
         read_image(tmp_path / "a.png")
+
+
+# Crops of whole images
+
+
+def ramp(width, height):
+    """Every pixel says where it is: red the column, green the row, of 255."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[..., 0] = np.linspace(0, 255, width).round()
+    pixels[..., 1] = np.linspace(0, 255, height).round()[:, None]
+    return pixels
+
+
+def test_a_crop_is_a_rectangle_of_the_whole_image(tmp_path):
+    """Area, shape and place are read off a ramp, for many draws; the middle of another is 7/8 of the shorter side."""
+    Image.fromarray(ramp(500, 375)).save(tmp_path / "a.png")
+    drawn = torch.rand((200, 5), generator=torch.Generator().manual_seed(0)).tolist()
+    found = []
+    for numbers in drawn:
+        crop = read_image(tmp_path / "a.png", 80, drawn=numbers).astype(float)
+        assert crop.shape == (80, 80, 3)
+        left, right = crop[:, 5, 0].mean() / 255 * 500, crop[:, -6, 0].mean() / 255 * 500
+        top, bottom = crop[5, :, 1].mean() / 255 * 375, crop[-6, :, 1].mean() / 255 * 375
+        assert (right < left) == (numbers[4] < 0.5) and bottom > top
+        found.append([abs(right - left) * 80 / 69, (bottom - top) * 80 / 69, (left + right) / 2, (top + bottom) / 2])
+    width, height, x, y = np.array(found).T
+    area, shape = width * height / (500 * 375), width / height
+    assert 0.07 < area.min() < 0.12 and 0.9 < area.max() < 1.02 and 0.72 < shape.min() and shape.max() < 1.36
+    inside = (x - width / 2 > -4) & (x + width / 2 < 504) & (y - height / 2 > -4) & (y + height / 2 < 379)
+    assert inside.all() and x.min() < 120 and x.max() > 380 and y.min() < 90 and y.max() > 270
+    middle = read_image(tmp_path / "a.png", 224).astype(float)
+    assert abs(middle[:, 0, 0].mean() / 255 * 500 - (250 - 164)) < 3 and abs(middle[-1, :, 1].mean() - 239) < 3
+
+
+@pytest.mark.parametrize("orientation", [6, 5])
+def test_a_crop_of_a_turned_image_is_upright(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(ramp(500, 375)).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    whole, crop = (read_image(tmp_path / "a.jpg", 96, drawn=d).astype(float) for d in (None, [0.5, 0.5, 0.1, 0.9, 0.9]))
+    for axis in (0, 1):  # both grow to the same side
+        assert (np.sign(np.diff(crop[..., :2].mean(axis=axis), axis=0).sum(axis=0).round(-1)) ==
+                np.sign(np.diff(whole[..., :2].mean(axis=axis), axis=0).sum(axis=0).round(-1))).all()  # fmt: skip
+
+
+@pytest.mark.parametrize("drawn", [None, [0.9, 0.5, 0.3, 0.6, 0.9], [0.0, 0.5, 0.3, 0.6, 0.2]])
+def test_jpeg_is_decoded_no_larger_than_needed_and_looks_the_same(tmp_path, monkeypatch, drawn):
+    Image.fromarray(ramp(1600, 1200)).save(tmp_path / "a.png")
+    Image.fromarray(ramp(1600, 1200)).save(tmp_path / "a.jpg", quality=95)
+    decoded, plain = [], JpegImagePlugin.JpegImageFile.load
+    monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "load", lambda image: decoded.append(image.size) or plain(image))
+    difference = read_image(tmp_path / "a.jpg", 70, drawn=drawn).astype(int) - read_image(
+        tmp_path / "a.png", 70, drawn=drawn
+    )
+    assert np.abs(difference).mean() < 2
+    assert decoded[0][0] == {None: 200, 0.9: 200, 0.0: 400}[drawn and drawn[0]]

@@ -4,12 +4,17 @@ import errno
 import hashlib
 import json
 import os
+import pickle
 import platform
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import textwrap
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,10 +23,19 @@ import torch
 import torchvision
 from PIL import Image
 
-from selfie_lite import DatasetNotFoundError, ImageDataset, SelfieLiteError, UnreadableImageError, load_dataset
+from selfie_lite import (
+    DatasetNotFoundError,
+    ImageDataset,
+    ImageFiles,
+    SelfieLiteError,
+    UnreadableImageError,
+    load_dataset,
+)
+from selfie_lite.data import importing as data_import
 from selfie_lite.data.catalog import installed_datasets
 from selfie_lite.data.importing import dataset_writer, download_dataset, import_folder, verify_dataset
 from selfie_lite.files import sha256
+from selfie_lite.training.batches import fingerprint
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -65,7 +79,7 @@ def test_more_images_than_one_batch_keep_their_order(tmp_path):
 
 def test_images_are_resized_to_224_by_default_and_to_32_for_cifar10(pets):
     import_folder("pets", pets, workers=0)
-    assert load_dataset("pets").images.shape == (10, 3, 224, 224)
+    assert load_dataset("pets").batch([0, 9])[0].shape == (2, 3, 224, 224)
     import_folder("cifar10", pets, workers=0)
     assert load_dataset("cifar10").images.shape == (10, 3, 32, 32)
 
@@ -215,7 +229,7 @@ def test_a_full_disk_leaves_nothing(cache, pets, monkeypatch, step, replace):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     if step == "write":
-        monkeypatch.setattr("selfie_lite.data.importing.open", lambda *a: WriteFails(open(*a)), raising=False)
+        monkeypatch.setattr("selfie_lite.data.writing.open", lambda *a: WriteFails(open(*a)), raising=False)
     else:
         where = {"fsync": "os.fsync", "save": "numpy.save", "mkdir": "pathlib.Path.mkdir"}[step]
         monkeypatch.setattr(where, full)
@@ -443,8 +457,8 @@ class FakeCIFAR10:
 
     classes = ["airplane", "automobile"]
 
-    def __init__(self, root, train=True, download=False):
-        assert download and os.path.isdir(root)
+    def __init__(self, root, train=True):
+        assert os.path.isdir(root)
         count, seed = (6, 0) if train else (4, 1)
         self.data = np.random.default_rng(seed).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
         self.targets = [i % 2 for i in range(count)]
@@ -452,11 +466,12 @@ class FakeCIFAR10:
 
 def test_download_of_cifar10(cache, monkeypatch):
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", FakeCIFAR10)
+    monkeypatch.setattr(data_import, "fetch_cifar10", lambda folder: None)
     assert download_dataset("cifar10") == {"train": 6, "test": 4}
     assert [p.name for p in cache.iterdir()] == ["cifar10"]
     assert verify_dataset("cifar10") == []
     for split in ("train", "test"):
-        dataset, raw = load_dataset("cifar10", split), FakeCIFAR10(cache, split == "train", True)
+        dataset, raw = load_dataset("cifar10", split), FakeCIFAR10(cache, split == "train")
         assert torch.equal(dataset.images.permute(0, 2, 3, 1), torch.from_numpy(raw.data))
         assert dataset.labels.tolist() == raw.targets and dataset.classes == raw.classes
     with pytest.raises(SelfieLiteError, match="cifar10 is already there"):
@@ -466,6 +481,7 @@ def test_download_of_cifar10(cache, monkeypatch):
 
 def test_loading_downloads_once(cache, monkeypatch):
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", FakeCIFAR10)
+    monkeypatch.setattr(data_import, "fetch_cifar10", lambda folder: None)
     assert len(load_dataset("cifar10", "test")) == 4
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", lambda *a, **k: pytest.fail("asked again"))
     assert len(load_dataset("cifar10", "train")) == 6
@@ -479,7 +495,7 @@ def test_download_of_imagenette(cache, pets, monkeypatch):
     monkeypatch.setattr(torchvision.datasets, "Imagenette", fake)
     assert download_dataset("imagenette") == {"train": 10, "test": 3}
     assert [p.name for p in cache.iterdir()] == ["imagenette"]
-    assert load_dataset("imagenette", "test").images.shape == (3, 3, 224, 224)
+    assert load_dataset("imagenette", "test").batch(slice(0, 3))[0].shape == (3, 3, 224, 224)
 
 
 @pytest.mark.parametrize(
@@ -494,3 +510,124 @@ def test_what_cannot_be_downloaded(cache, name, message):
     with pytest.raises(DatasetNotFoundError, match=message):
         download_dataset(name)
     assert list(cache.iterdir()) == []
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A web server on this machine for what lies in the folder `web`."""
+    (tmp_path / "web").mkdir()
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path / "web")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def test_mirrors_of_cifar10_are_tried_in_turn(server, tmp_path, monkeypatch, capsys):
+    web = tmp_path / "web"
+    for name in ("bad", "good"):
+        (web / name).mkdir()
+    (web / "bad" / data_import.CIFAR10).write_text("<html>moved</html>")
+    (tmp_path / "batch").write_text("cat")
+    with tarfile.open(web / "good" / data_import.CIFAR10, "w:gz") as archive:
+        archive.add(tmp_path / "batch", "cifar-10-batches-py/batch")
+    content = (web / "good" / data_import.CIFAR10).read_bytes()
+    monkeypatch.setattr(data_import, "CIFAR10_MD5", hashlib.md5(content).hexdigest())
+    urls = [f"{server}/{name}/{data_import.CIFAR10}" for name in ("none", "bad", "good")]
+    (tmp_path / "raw").mkdir()
+    data_import.fetch_cifar10(tmp_path / "raw", urls)
+    assert (tmp_path / "raw" / "cifar-10-batches-py" / "batch").read_text() == "cat"
+    assert "cifar10 from 127.0.0.1" in capsys.readouterr().out
+    with pytest.raises(DatasetNotFoundError, match="404: File not found; 127.0.0.1.*: another file, or a damaged one"):
+        data_import.fetch_cifar10(tmp_path / "raw", urls[:2])
+    monkeypatch.setattr(data_import.time, "monotonic", iter(range(0, 10**6, 100)).__next__)
+    with pytest.raises(DatasetNotFoundError, match="too slow, 0 kB/s"):  # but of the last one more patience is had
+        data_import.fetch_cifar10(tmp_path / "raw", [urls[2], urls[1]])
+
+
+# Larger images: the bytes of their files
+
+
+def photos(folder):
+    """Three JPEG files and a grey PNG, one of them large."""
+    for number, (name, size) in enumerate({"a.jpg": (90, 120), "b.jpg": (500, 300), "c.jpg": (70, 70)}.items()):
+        pixels = np.random.default_rng(number).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+        (folder / "cat").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / "cat" / name, quality=90)
+    Image.fromarray(pixels[..., 0].copy()).save(folder / "cat" / "d.png")
+    return folder
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_larger_images_are_kept_as_the_bytes_of_their_files(cache, tmp_path, workers):
+    counts, _ = import_folder("photos-here", photos(tmp_path / "in"), 80, workers=workers)
+    assert counts == {"train": 4} and verify_dataset("photos-here") == []
+    dataset, folder = load_dataset("photos-here"), load_dataset(tmp_path / "in", image_size=80)
+    assert isinstance(dataset, ImageFiles) and dataset.image_size == 80 and len(dataset) == 4
+    for i, name in enumerate(["a.jpg", "b.jpg", "c.jpg", "d.png"]):
+        same = dataset.paths[i].read() == (tmp_path / "in" / "cat" / name).read_bytes()
+        assert same == (name != "b.jpg")
+        assert same == torch.equal(dataset[i][0], folder[i][0])
+    with Image.open(dataset.paths[1]) as smaller:
+        assert smaller.size == (267, 160)
+    drawn = torch.rand((4, 5), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(dataset.batch([3, 0], drawn[[3, 0]])[0], folder.batch([3, 0], drawn[[3, 0]])[0])
+    assert load_dataset("photos-here", image_size=32)[0][0].shape == (3, 32, 32)
+    before = fingerprint(dataset)
+    assert fingerprint(pickle.loads(pickle.dumps(dataset))) == before != fingerprint(folder)
+
+
+@pytest.mark.parametrize("file", ["train_images.bin", "train_ends.npy", "train_labels.npy"])
+def test_damaged_bytes_of_files(cache, tmp_path, file):
+    import_folder("photos-here", photos(tmp_path / "in"), 80, workers=0)
+    path = cache / "photos-here" / file
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(SelfieLiteError, match="photos-here is damaged"):
+        load_dataset("photos-here")
+    assert verify_dataset("photos-here") == [file]
+    import_folder("photos-here", photos(tmp_path / "in"), 80, workers=0, replace=True)
+    bits = bytearray((cache / "photos-here" / "train_images.bin").read_bytes())
+    bits[:20] = bytes(20)
+    (cache / "photos-here" / "train_images.bin").write_bytes(bits)
+    with pytest.raises(UnreadableImageError, match="image 0 of .*train_images.bin: cannot be read"):
+        load_dataset("photos-here").batch([1, 0])
+
+
+# ImageNet at 32 pixels, as it is released
+
+
+@pytest.mark.parametrize("form", ["npz", "pickle", "python 2"])
+def test_the_downsampled_imagenet(cache, tmp_path, form):
+    rng, folder = np.random.default_rng(0), tmp_path / "release"
+    batches = {f"{n}": (rng.integers(0, 256, (5, 3072), dtype=np.uint8), [3, 1, 2, 1, 3]) for n in range(1, 4)}
+    (folder / "Imagenet32_val").mkdir(parents=True)
+    for name, (pixels, labels) in batches.items():
+        path = folder / f"train_data_batch_{name}" if name != "3" else folder / "Imagenet32_val" / "val_data"
+        if form == "npz":
+            np.savez(f"{path}.npz", data=pixels, labels=np.array(labels), mean=pixels.mean(axis=0))
+        else:
+            batch = {"data": pixels, "labels": labels, "mean": pixels.mean(axis=0)}
+            path.write_bytes(pickle.dumps(batch, protocol=2 if form == "python 2" else None))
+    assert import_folder("imagenet32", folder)[0] == {"train": 10, "test": 5}
+    train, test = load_dataset("imagenet32"), load_dataset("imagenet32", "test")
+    assert train.labels.tolist() == [2, 0, 1, 0, 2] * 2 and train.classes == ["1", "2", "3"]
+    assert torch.equal(train.images[5:], torch.from_numpy(batches["2"][0]).view(5, 3, 32, 32))
+    assert torch.equal(test.images, torch.from_numpy(batches["3"][0]).view(5, 3, 32, 32))
+    assert verify_dataset("imagenet32") == []
+
+
+def test_batches_that_are_none_of_imagenet(cache, tmp_path):
+    (tmp_path / "release").mkdir()
+    path = tmp_path / "release" / "train_data_batch_1"
+    for content, said in [
+        (pickle.dumps(print), "it calls builtins.print"),
+        (pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0, 1]}), "labels from 1, .*2, 3072. uint8"),
+        (pickle.dumps({"data": np.zeros((2, 12288), np.uint8), "labels": [1, 1]}), "should hold pixels .n, 3072"),
+        (b"", "is no batch of the downsampled ImageNet"),
+    ]:  # fmt: skip
+        path.write_bytes(content)
+        with pytest.raises(SelfieLiteError, match=f"train_data_batch_1.*{said}"):
+            import_folder("imagenet32", tmp_path / "release")
+    assert list(cache.iterdir()) == []
+    with pytest.raises(DatasetNotFoundError, match="selfie-lite data import imagenet32 FOLDER"):
+        load_dataset("imagenet32")
