@@ -1,33 +1,86 @@
-"""How long a change of the patch inspector takes."""
+"""How soon the patch inspector answers: from a key press to the changed picture, in a browser; and in the kernel."""
 
+import json
+import shutil
+import tempfile
 import time
+from pathlib import Path
+from typing import Any
 
 from selfie_lite.benchmarks.timing import spread
-from selfie_lite.inspector.controls import NOTHING
+from selfie_lite.errors import SelfieLiteError
+from selfie_lite.inspector import messages
 from selfie_lite.inspector.panel import PatchInspector
-from selfie_lite.inspector.state import VIEWS
+from selfie_lite.inspector.state import InspectorState
 from selfie_lite.machine import environment
+from selfie_lite.workbook.pages import board_html, shell
+
+KEYS = {  # what is in focus, and what is pressed there
+    "play: put a patch into a hole": (".model-0 .cell:enabled", "a"),
+    "play: the next hole": (".model-0 .cell:enabled", "ArrowRight"),
+    "one hole: the next hole": (".model-0 .cell:enabled", "ArrowRight"),
+    "one hole: the next patch": (".model-0 .candidate", "ArrowRight"),
+    "matrix: the next hole": (".model-0 .cell:enabled", "ArrowRight"),
+    "attention: the next hole": (".model-0 .cell:enabled", "ArrowRight"),
+    "next puzzle, computed before": (".actions .next", "Enter"),
+}
+# From the time that the browser gives the key press to the first moment after the frame that shows what it changed.
+CLOCK = """() => { window.times = []; addEventListener("keydown", (event) => requestAnimationFrame(() => {
+    const channel = new MessageChannel();
+    channel.port1.onmessage = () => times.push(performance.now() - event.timeStamp);
+    channel.port2.postMessage(0);
+}), true); }"""
 
 
-def time_inspector(rounds: int) -> dict:
-    """Milliseconds from a change of a control of the patch inspector to its new picture, in the kernel; each control
-    in turn, `rounds` times, between values that differ; the first, which finds the layout, is not counted."""
-    inspector, changes = PatchInspector(), {}
-    settings = [(view, NOTHING) for view in VIEWS] + [(view, "mask_token") for view in VIEWS]
-    for turn in range(rounds + 1):
-        for view, compared in settings:
-            inspector.compare_name.value, inspector.view.value = compared, view
-            for name, control in {
-                "image": inspector.image_number, "seed": inspector.seed, "location": inspector.location
-            }.items():  # fmt: skip
-                value = turn + len(view) + (0 if compared is NOTHING else 200)
-                if name == "location":
-                    value = inspector.masked[turn % 4]
-                start, drawn = time.perf_counter(), inspector.renders
-                control.value = value
-                seconds = time.perf_counter() - start
-                label = f"{name}, view {view}" + ("" if compared == NOTHING else ", two models")
-                if turn and inspector.renders > drawn:
-                    changes.setdefault(label, []).append(1000 * seconds)
-    rows = [{"change": label, "milliseconds": spread(values)} for label, values in changes.items()]
-    return {"environment": environment(), "rounds": rounds, "changes": rows}
+def time_inspector(rounds: int) -> dict[str, Any]:
+    """Milliseconds from a key press to the changed picture, of both bundled models at once on a page in Chromium, each
+    key `rounds` times; milliseconds in the kernel for a new puzzle; and bytes of what is sent for one.
+
+    Raises:
+        SelfieLiteError: without Playwright, or without a browser.
+    """
+    state = InspectorState(compare="mask_token")
+    page = shell("Patches", board_html(messages.still(state, 5), 0), {}, boards=True)
+    told = {"image and holes": messages.puzzle(state)}
+    told |= {name: messages.beliefs(name, found) for name, found in state.look()}
+    inspector, seconds = PatchInspector(compare="mask_token"), []
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        inspector.set(seed=inspector.state.seed + 1)
+        seconds.append(time.perf_counter() - start)
+    inspector.close()
+    rows = [{"change": name, "milliseconds": spread(values)} for name, values in _press(page, rounds).items()]
+    rows.append({"change": "next puzzle, in the kernel", "milliseconds": spread(1000 * s for s in seconds[1:])})
+    sizes = {name: len(json.dumps(message)) for name, message in told.items()}
+    return {"environment": environment(), "rounds": rounds, "changes": rows, "bytes": sizes}
+
+
+def _press(page: str, rounds: int) -> dict[str, list[float]]:
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        browser = None
+    if not browser:
+        raise SelfieLiteError("this needs Playwright and Chromium: pip install playwright; apt-get install chromium.")
+    found: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        file = Path(folder) / "board.html"
+        file.write_text(page, encoding="utf-8")
+        chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"])
+        tab = chromium.new_page(viewport={"width": 1100, "height": 900})
+        tab.goto(file.as_uri())
+        tab.evaluate(CLOCK)
+        for name, (focus, key) in KEYS.items():
+            if name == "one hole: the next hole":
+                tab.get_by_role("button", name="see what the models believe").click()
+            elif name.split(":")[0] in ("matrix", "attention"):
+                tab.get_by_role("button", name=name.split(":")[0], exact=True).click()
+            tab.locator(focus).first.focus()
+            tab.evaluate("times.length = 0")
+            for pressed in range(1, rounds + 2):  # the first is not counted
+                tab.keyboard.press(key)
+                tab.wait_for_function("count => times.length >= count", arg=pressed)
+            found[name] = tab.evaluate("times")[1:]
+        chromium.close()
+    return found

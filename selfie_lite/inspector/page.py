@@ -22,6 +22,10 @@ from selfie_lite.errors import SelfieLiteError
 PORT, NEXT = 8866, 50  # where the search for a free one begins, and how many it looks at
 ENDS = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 KERNEL = "selfie-lite-inspector"
+WORDS = """# What belongs where?
+
+Some patches of an image are cut out, and a network has learned to say which patch belongs in which hole. Put them back
+yourself; then see what the network believes, and where it looks."""
 MAX_MESSAGE = 100_000_000  # bytes; or no upload above 10 MB
 
 
@@ -106,7 +110,7 @@ def _why_not(port: int) -> str:
 
 
 def _write_notebook(folder: Path, call: str) -> Path:
-    """One cell, to be run by the Python that runs this, whatever kernels are installed; in a folder of this process,
+    """Two cells, to be run by the Python that runs this, whatever kernels are installed; in a folder of this process,
     so that two pages at once have nothing in common."""
     specification = {"argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
                      "display_name": "Python 3", "language": "python"}  # fmt: skip
@@ -116,7 +120,7 @@ def _write_notebook(folder: Path, call: str) -> Path:
     os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("JUPYTER_PATH")]))
     source = f"import os\n\nos.chdir({str(Path.cwd())!r})\nfrom selfie_lite.inspector import PatchInspector\n\n{call}"
     metadata = {"kernelspec": {"name": KERNEL, "display_name": "Python 3", "language": "python"}}
-    cells = [nbformat.v4.new_code_cell(source)]
+    cells = [nbformat.v4.new_markdown_cell(WORDS), nbformat.v4.new_code_cell(source)]
     notebook = folder / "inspector.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), notebook)
     return notebook

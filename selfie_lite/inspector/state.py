@@ -1,72 +1,97 @@
-"""What the inspector shows, as plain Python: what is chosen, hidden, asked, placed and scored; every rule, and every
-refusal. Widgets, or a page, show it and pass on what is asked of it."""
+"""What the inspector looks at, as plain Python: an image, what is hidden of it, one model or two; every rule, and every
+refusal. A widget, or a page, shows it and passes on what is asked of it."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from copy import copy
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from selfie_lite.beliefs import fit_image, look
-from selfie_lite.errors import SelfieLiteError, require_choice
-from selfie_lite.inspector.choice import ChosenImage, one_of, some_of, whole_number
-from selfie_lite.inspector.play import Play
-from selfie_lite.inspector.puzzle import Puzzle, grid_of
+from selfie_lite.beliefs import Beliefs, fit_image, look
+from selfie_lite.errors import SelfieLiteError, require_choice, require_number
 from selfie_lite.inspector.sources import Dataset, History, Sources
-from selfie_lite.patches import sample_masks
+from selfie_lite.patches import PatchGrid, sample_masks
 from selfie_lite.selfie import Selfie
 
-VIEWS = ["guess", "matrix", "attention", "puzzle", "play"]
-ASK, HIDE = "ask about it", "hide or show it"
+VIEWS = ["play", "guess", "puzzle", "matrix", "attention"]
 GIVEN = ("your model", "your other model", "your data")  # what has no name; in code a variable
 SETTINGS = ("model", "step", "compare", "data", "image_number", "image_class", "num_masked", "masked", "seed", "view",
-            "location", "block", "head", "press")  # fmt: skip
-ACTIONS = ("random_image", "press_location", "place", "check", "next_puzzle")
+            "location", "block", "head")  # fmt: skip
+ACTIONS = ("random_image", "next_puzzle", "toggle")
 MAX_SEED = 10**9
 
 
-class InspectorState(Puzzle):
+class InspectorState:
     """One image, which patches of it are hidden, what is asked about it, and of which model, or of which two.
 
     `set` changes one of SETTINGS, `do` does one of ACTIONS; what cannot be is a SelfieLiteError, and then everything
     is as it was. Arguments: those of `PatchInspector`.
     """
 
+    image_number: int
+    masked: list[int]
+    raw: Tensor  # (3, H, W) uint8, the image as it is in its data set
+    _looked: tuple[Tensor | None, tuple, list[tuple[str, Beliefs]]]
+
     def __init__(
         self,
         model: str | Path | Selfie = "additive",
         dataset: str | Path | Dataset = "sample",
         *,
-        compare: str | Path | Selfie | None = None,
         step: int | None = None,
         image_number: int = 0,
-        masked: list[int] | None = None,
-        location: int | None = None,
-        view: str = "guess",
-        block: int | None = None,
-        head: int | None = None,
         seed: int = 0,
+        **wanted: Any,
     ):
-        require_choice("view", view, VIEWS)
-        self.sources, self.play, self._random = Sources(), Play(), random.Random(seed)
-        self.models = [self.sources.model(model, GIVEN[0])]  # or two
-        self.image = ChosenImage(*self.sources.dataset(dataset, GIVEN[2]))
-        self.step, self.seed, self.location = self.steps[-1], whole_number("seed", seed, MAX_SEED), -1
-        self.view, self.press = "guess", ASK
+        self.sources = Sources()
+        self.models = [self.sources.model(model, GIVEN[0])]  # by name, at every step that there is; one or two
+        self.data_name, self.dataset = self.sources.dataset(dataset, GIVEN[2])
+        self.image_class: str | None = None  # None: any
+        require_number("seed", seed, 0, MAX_SEED)
+        self.seed, self.step, self.location, self.view = seed, self.steps[-1], -1, "play"
         self.block: int | None = None
         self.head: int | None = None
+        self._random, self._looked = random.Random(seed), (None, (), [])
         if step is not None:
             self._set_step(step)
         self._set_image_number(image_number)
         self._hide(self._draw_masks(self.model.num_masked))
-        wanted = {"masked": masked, "compare": compare, "location": location, "block": block, "head": head}
-        for name, value in (wanted | {"view": view}).items():
-            if value is not None:
-                getattr(self, f"_set_{name}")(value)
+        for name in ("view", "masked", "compare", "location", "block", "head"):
+            if wanted.get(name) is not None:
+                getattr(self, f"_set_{name}")(wanted[name])
         self.look()
+
+    @property
+    def steps(self) -> list[int]:
+        return list(self.models[0][1])
+
+    @property
+    def model(self) -> Selfie:
+        return self.models[0][1][self.step]
+
+    @property
+    def grid(self) -> PatchGrid:
+        return self.model.grid
+
+    def look(self) -> list[tuple[str, Beliefs]]:
+        """What each model believes, by its name. They are asked once, and again when something has changed."""
+        asked = [(name, of[max(of) if i else self.step]) for i, (name, of) in enumerate(self.models)]
+        about = (asked, self.masked, self.seed)
+        if self._looked[0] is not self.raw or self._looked[1] != about:
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)  # enough for one image, and quick beside a training run
+            try:
+                found = [look(model, self.raw, self.masked, self.seed) for _, model in asked]
+            finally:
+                torch.set_num_threads(threads)
+            names = [name for name, _ in asked]
+            if len(names) > 1 and names[0] == names[1]:  # two checkpoints of one run
+                names = [f"{names[0]}, step {self.step}", f"{names[1]}, the newest step"]
+            self._looked = self.raw, about, list(zip(names, found, strict=True))
+        return self._looked[2]
 
     # What is asked for
 
@@ -85,15 +110,14 @@ class InspectorState(Puzzle):
     def upload(self, name: str, content: bytes) -> None:
         """Show an image file that came through the browser."""
         with self._whole_or_not_at_all():
-            name, dataset = self.sources.upload(name, content)
-            self.image = ChosenImage(name, dataset)
+            self.data_name, self.dataset = self.sources.upload(name, content)
             self._set_image_number(0)
             self.look()
-            self.sources.keep(name, dataset)
+            self.sources.keep(self.data_name, self.dataset)
 
     @contextmanager
     def _whole_or_not_at_all(self) -> Iterator[None]:
-        before = self.__dict__ | {"models": list(self.models), "play": self.play.copy(), "image": copy(self.image)}
+        before = self.__dict__ | {"models": list(self.models)}
         try:
             yield
             self.look()
@@ -106,20 +130,21 @@ class InspectorState(Puzzle):
     def _set_model(self, name: str | Path | Selfie) -> None:
         before = self.grid
         self.models[0] = self.sources.model(name, GIVEN[0])
-        _require_one_grid(self.models)
         self.step = self.steps[-1]
-        blocks, heads = self.attention_size
-        self.block = self.block if self.block is not None and self.block < blocks else None
-        self.head = self.head if self.head is not None and self.head < heads else None
-        if not blocks and self.view == "attention":
-            self.view = "guess"
+        _require_one_grid(self.models)
         if self.grid != before:
-            fit_image(self.image.raw, self.grid)
+            fit_image(self.raw, self.grid)
             self._hide(self._draw_masks(self.model.num_masked))
+        try:
+            self._require_attention()
+        except SelfieLiteError:  # it has less of that
+            self.block = self.head = None
+        if self.view == "attention" and not self.model.has_attention:
+            self.view = "guess"
 
     def _set_step(self, step: int) -> None:
         if step not in self.steps:
-            raise SelfieLiteError(f"no checkpoint of step {step}; there are: {some_of(self.steps)}.")
+            raise SelfieLiteError(f"no checkpoint of step {step}; there are: {_some_of(self.steps)}.")
         self.step = step
 
     def _set_compare(self, name: str | Path | Selfie | None) -> None:
@@ -128,23 +153,33 @@ class InspectorState(Puzzle):
         self._set_view(self.view)
 
     def _set_data(self, name: str | Path | Dataset) -> None:
-        self.image = ChosenImage(*self.sources.dataset(name, GIVEN[2]))
+        self.data_name, self.dataset = self.sources.dataset(name, GIVEN[2])
+        self.image_class = None
         self._set_image_number(0)
 
     def _set_image_number(self, number: int) -> None:
-        self.image.take(number, self.grid)
+        require_number("image_number", number, 0, len(self.dataset) - 1)
+        self.image_number = number
+        self.raw, label = self.dataset[self.image_number]
+        fit_image(self.raw, self.grid)
+        if self.image_class != self.dataset.classes[label]:
+            self.image_class = None
 
     def _set_image_class(self, name: str | None) -> None:
-        self.image.take_class(name, self.grid)
+        self.image_class = name
+        if name is not None:
+            self._set_image_number(self._numbers()[0])
 
     def _set_num_masked(self, count: int) -> None:
-        self._hide(self._draw_masks(whole_number("num_masked", count, self.grid.count - 1, 1)))
+        require_number("num_masked", count, 1, self.grid.count - 1)
+        self._hide(self._draw_masks(count))
 
     def _set_masked(self, masked: list[int]) -> None:
-        self._hide(look(self.model, self.image.raw, masked).masked.tolist())
+        self._hide(look(self.model, self.raw, masked).masked.tolist())
 
     def _set_seed(self, seed: int) -> None:
-        self.seed = whole_number("seed", seed, MAX_SEED)
+        require_number("seed", seed, 0, MAX_SEED)
+        self.seed = seed
         self._hide(self._draw_masks(len(self.masked)))
 
     def _set_view(self, view: str) -> None:
@@ -156,18 +191,33 @@ class InspectorState(Puzzle):
 
     def _set_location(self, location: int) -> None:
         if location not in self.masked:
-            raise SelfieLiteError(f"location {location} is not hidden; hidden are {some_of(self.masked)}.")
+            raise SelfieLiteError(f"location {location} is not hidden; hidden are {_some_of(self.masked)}.")
         self.location = location
 
     def _set_block(self, block: int | None) -> None:
-        self.block = one_of("block", block, self.attention_size[0])
+        self.block = block
+        self._require_attention()
 
     def _set_head(self, head: int | None) -> None:
-        self.head = one_of("head", head, self.attention_size[1])
+        self.head = head
+        self._require_attention()
 
-    def _set_press(self, press: str) -> None:
-        require_choice("way to press", press, (ASK, HIDE))
-        self.press = press
+    def _require_attention(self) -> None:
+        for name in ("block", "head"):
+            if (number := getattr(self, name)) is not None:
+                require_number(name, number, 0)
+        if self.block is not None or self.head is not None:
+            look(self.model, self.raw, self.masked).attention_from(None, self.block, self.head)
+
+    def _numbers(self) -> Sequence[int]:
+        """Of the images of the chosen class."""
+        if self.image_class is None:
+            return range(len(self.dataset))
+        require_choice("class", self.image_class, self.dataset.classes)
+        found = (self.dataset.labels == self.dataset.classes.index(self.image_class)).nonzero()[:, 0].tolist()
+        if not found:
+            raise SelfieLiteError(f"{self.data_name} has no image of the class {self.image_class} here.")
+        return found
 
     def _draw_masks(self, count: int) -> list[int]:
         return sample_masks(1, self.grid, count, torch.Generator().manual_seed(self.seed))[1][0].tolist()
@@ -179,40 +229,33 @@ class InspectorState(Puzzle):
     # Actions
 
     def _random_image(self) -> None:
-        self.image.take(self._random.choice(self.image.numbers(self.image.of_class)), self.grid)
-
-    def _press_location(self, location: int) -> None:
-        whole_number("location", location, self.grid.count - 1)
-        if self.view != "play" and self.press == HIDE:
-            masked = sorted({*self.masked} ^ {location})
-            if not 1 <= len(masked) < self.grid.count:
-                raise SelfieLiteError("Something must be hidden, and something must stay visible.")
-            self._hide(masked)
-            self.location = location if location in masked else self.location
-        elif location in self.masked:
-            self.location = location
-        else:
-            raise SelfieLiteError(
-                f"Location {location} is visible: press a hidden one (hatched), or choose “{HIDE}” first."
-            )
-
-    def _place(self, place: int) -> None:
-        self.play.place(self.location, self.order[whole_number("candidate", place, len(self.masked) - 1)])
-        if not self.play.checked and self.play.left:
-            self.location = self.play.left[0]
-
-    def _check(self) -> None:
-        self.play.check(self.look())
+        self._set_image_number(self._random.choice(self._numbers()))
 
     def _next_puzzle(self) -> None:
         self._random_image()
         self._set_seed((self.seed + 1) % (MAX_SEED + 1))
 
+    def _toggle(self, location: int) -> None:
+        """Hide a patch, or show it."""
+        require_number("location", location, 0, self.grid.count - 1)
+        masked = sorted({*self.masked} ^ {location})
+        if not 1 <= len(masked) < self.grid.count:
+            raise SelfieLiteError("Something must be hidden, and something must stay visible.")
+        self._hide(masked)
+        self.location = location if location in masked else self.location
+
 
 def _require_one_grid(models: list[tuple[str, History]]) -> None:
-    if len(models) > 1 and grid_of(models[0][1]) != grid_of(models[1][1]):
+    grids = [(name, next(iter(history.values())).grid) for name, history in models]
+    if grids[0][1] != grids[-1][1]:
         said = [
             f"{name} cuts {grid.image_size}×{grid.image_size} pixels into {grid.side}×{grid.side} patches"
-            for name, grid in ((name, grid_of(history)) for name, history in models)
+            for name, grid in grids
         ]
         raise SelfieLiteError(f"{', '.join(said)}: they cannot share one mask.")
+
+
+def _some_of(items: Sequence[int]) -> str:
+    """At most eight."""
+    words = [str(item) for item in items]
+    return ", ".join(words if len(words) <= 8 else [*words[:7], f"and {len(words) - 7} more"])

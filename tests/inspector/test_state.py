@@ -1,18 +1,21 @@
 """Every rule and every refusal of the inspector, without a widget."""
 
+import base64
 import io
+import json
 import subprocess
 import sys
+from itertools import permutations
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from selfie_lite import PatchGrid, Selfie, SelfieLiteError, load_dataset
-from selfie_lite.inspector import sources
-from selfie_lite.inspector.play import Play
-from selfie_lite.inspector.shown import board, code, pictures, to_png
-from selfie_lite.inspector.state import ASK, HIDE, InspectorState
+from selfie_lite.inspector import messages, sources
+from selfie_lite.inspector.messages import code, to_png
+from selfie_lite.inspector.state import VIEWS, InspectorState
 from selfie_lite.training.weights import load_pretrained
 
 
@@ -33,7 +36,7 @@ def pooling():
 
 def all_of(state):
     """All that can be seen, but for pictures."""
-    return [code(state), board(state), state.press, state.order, state.play.score, state.image.of_class, state.look()]
+    return [code(state), messages.chosen(state), messages.shown(state), state.image_class, state.look()]
 
 
 def image_file(size=(60, 40)):
@@ -43,7 +46,7 @@ def image_file(size=(60, 40)):
 
 
 def test_no_widget_is_loaded_with_it():
-    imports = "import sys, selfie_lite.inspector.state, selfie_lite.inspector.shown"
+    imports = "import sys, selfie_lite.inspector.state, selfie_lite.inspector.messages"
     check = f"{imports}; sys.exit('ipywidgets' in sys.modules or 'IPython' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0
 
@@ -55,25 +58,24 @@ def test_no_widget_is_loaded_with_it():
         (("set", "compare", "aditive"), "Did you mean 'additive'"),
         (("set", "data", "smple"), "Did you mean 'sample'"),
         (("set", "step", 5), "no checkpoint of step 5; there are: 0"),
-        (("set", "image_number", 1000), "runs from 0 to 999 here, but is 1000"),
-        (("set", "image_number", True), "runs from 0 to 999 here, but is True"),
-        (("set", "image_number", "1"), "runs from 0 to 999 here, but is '1'"),
+        (("set", "image_number", 1000), "image_number must lie between 0 and 999, but is 1000"),
+        (("set", "image_number", True), "image_number must be a whole number, but is True"),
+        (("set", "image_number", "1"), "image_number must be a whole number, but is '1'"),
         (("set", "image_class", "chip"), "Did you mean 'ship'"),
-        (("set", "num_masked", 0), "num_masked runs from 1 to 15 here, but is 0"),
-        (("set", "num_masked", 16), "num_masked runs from 1 to 15 here, but is 16"),
+        (("set", "num_masked", 0), "num_masked must lie between 1 and 15, but is 0"),
+        (("set", "num_masked", 16), "num_masked must lie between 1 and 15, but is 16"),
         (("set", "masked", [1, 1]), "1 to 15 different locations"),
         (("set", "masked", [16]), "from 0 to 15"),
-        (("set", "seed", -1), "seed runs from 0 to"),
+        (("set", "seed", -1), "seed must lie between 0 and"),
         (("set", "view", "gess"), "Did you mean 'guess'"),
         (("set", "location", 99), "location 99 is not hidden; hidden are"),
-        (("set", "block", 3), "block 3 is not there: there are 0 to 2"),
-        (("set", "head", 8), "head 8 is not there: there are 0 to 7"),
-        (("set", "press", "kick"), "unknown way to press 'kick'"),
+        (("set", "block", 3), "block runs from 0 to 2, but is 3"),
+        (("set", "head", 8), "head runs from 0 to 7, but is 8"),
+        (("set", "head", -1), "head must be 0 or more"),
+        (("set", "block", "one"), "block must be a whole number"),
         (("set", "sed", 1), "Did you mean 'seed'"),
-        (("do", "chek"), "Did you mean 'check'"),
-        (("do", "press_location", 16), "location runs from 0 to 15"),
-        (("do", "place", 4), "candidate runs from 0 to 3"),
-        (("do", "check"), "Place a candidate at"),
+        (("do", "next_puzle"), "Did you mean 'next_puzzle'"),
+        (("do", "toggle", 16), "location must lie between 0 and 15"),
         (("upload", "a.png", b"no image"), "a.png: cannot be read"),
         (("upload", "a.png", image_file((20, 31))), "20×31 pixels, but the model takes 32×32"),
     ],
@@ -95,10 +97,10 @@ def test_a_model_that_does_not_fit_is_refused(state, pooling):
     with pytest.raises(SelfieLiteError, match="your other model has no attention to show"):
         state.set("compare", pooling)
     state.set("model", pooling)
-    assert state.view == "guess" and state.attention_size == (0, 0)
+    assert state.view == "guess"
     with pytest.raises(SelfieLiteError, match="has no attention to show"):
         state.set("view", "attention")
-    with pytest.raises(SelfieLiteError, match="head 0 is not there: this model has no attention"):
+    with pytest.raises(SelfieLiteError, match="no attention to show"):
         state.set("head", 0)
 
 
@@ -108,7 +110,7 @@ def test_what_fails_while_the_model_is_asked_is_taken_back(state, monkeypatch):
     def broken(*args):
         raise SelfieLiteError("it broke")
 
-    monkeypatch.setattr("selfie_lite.inspector.puzzle.look", broken)
+    monkeypatch.setattr("selfie_lite.inspector.state.look", broken)
     for change in (("image_number", 3), ("seed", 3), ("num_masked", 9), ("data", "sample"), ("image_class", "ship")):
         with pytest.raises(SelfieLiteError, match="it broke"):
             state.set(*change)
@@ -122,34 +124,30 @@ def test_the_location_asked_about_stays_while_it_is_hidden(state):
     assert state.location == kept
     state.set("masked", [0, 1])
     assert state.location == (kept if kept in (0, 1) else 0)
-    state.set("press", HIDE)
-    state.do("press_location", 9)
+    state.do("toggle", 9)
     assert (state.masked, state.location) == ([0, 1, 9], 9)
-    state.do("press_location", 9)
+    state.do("toggle", 9)
     assert (state.masked, state.location) == ([0, 1], 0)
-    state.do("press_location", 0)
+    state.do("toggle", 0)
     with pytest.raises(SelfieLiteError, match="Something must be hidden"):
-        state.do("press_location", 1)
-    state.set("press", ASK)
-    with pytest.raises(SelfieLiteError, match="Location 0 is visible"):
-        state.do("press_location", 0)
+        state.do("toggle", 1)
 
 
 def test_a_class_is_kept_until_another_image_is_chosen(state):
     state.set("image_class", "frog")
-    assert state.image.dataset.classes[state.image.dataset[state.image.number][1]] == "frog"
+    assert state.dataset.classes[state.dataset[state.image_number][1]] == "frog"
     state.do("random_image")
-    assert state.image.of_class == "frog"
-    state.set("image_number", state.image.number + 1)
-    assert state.image.of_class is None
-    state.image.dataset.classes = [*state.image.dataset.classes, "unicorn"]
+    assert state.image_class == "frog"
+    state.set("image_number", state.image_number + 1)
+    assert state.image_class is None
+    state.dataset.classes = [*state.dataset.classes, "unicorn"]
     with pytest.raises(SelfieLiteError, match="sample has no image of the class unicorn"):
         state.set("image_class", "unicorn")
 
 
 def test_models_are_asked_only_when_something_of_theirs_has_changed(state, monkeypatch):
     looked = state.look()
-    for change in (("view", "matrix"), ("location", state.masked[1]), ("view", "attention"), ("head", 1)):
+    for change in (("view", "matrix"), ("location", state.masked[1]), ("view", "attention")):
         state.set(*change)
         assert state.look() is looked
     for change in (("seed", 9), ("image_number", 2), ("num_masked", 5), ("compare", "mask_token")):
@@ -158,31 +156,11 @@ def test_models_are_asked_only_when_something_of_theirs_has_changed(state, monke
         looked = state.look()
 
 
-def test_play_counts_once_and_a_candidate_lies_at_one_place(additive):
-    play, image = Play(), torch.zeros(3, 32, 32)
-    play.begin(image, [2, 5, 7], 0)
-    play.place(2, 1)
-    play.place(5, 1)
-    assert play.placed == {5: 1} and play.left == [2, 7] and play.right == 1
-    play.begin(image, [2, 5, 7], 0)
-    assert play.placed == {5: 1}, "the same puzzle goes on"
-    play.place(2, 0)
-    play.place(7, 2)
-    play.check([])
-    play.place(2, 2)
-    assert play.placed[2] == 0, "checked: nothing moves"
-    with pytest.raises(SelfieLiteError, match="checked already"):
-        play.check([])
-    assert play.score == {"rounds": 1, "patches": 3, "yours": 3}
-    play.begin(image.clone(), [2, 5, 7], 0)
-    assert play.placed == {} and not play.checked and play.score["rounds"] == 1
-
-
 def test_an_upload_never_hides_a_data_set(state):
     state.upload("sample", image_file())
-    assert state.image.data_name == "./sample" and len(state.image.dataset) == 1
+    assert state.data_name == "./sample" and len(state.dataset) == 1
     state.set("data", "sample")
-    assert len(state.image.dataset) == 1000
+    assert len(state.dataset) == 1000
 
 
 def test_what_has_no_name_is_a_variable_and_a_folder_of_that_name_is_none(additive, tmp_path, monkeypatch):
@@ -190,9 +168,9 @@ def test_what_has_no_name_is_a_variable_and_a_folder_of_that_name_is_none(additi
     (tmp_path / "your data").mkdir()
     (tmp_path / "your data" / "a.png").write_bytes(image_file())
     named = InspectorState(additive, "your data")
-    assert code(named).startswith("PatchInspector(your_model, 'your data', ")
+    assert "PatchInspector(your_model, 'your data', " in code(named)
     given = InspectorState(additive, load_dataset("sample", "train"))
-    assert code(given).startswith("PatchInspector(your_model, your_data, ")
+    assert "PatchInspector(your_model, your_data, " in code(given)
 
 
 def test_long_sessions_let_go_of_what_was_opened_long_ago(state, tmp_path):
@@ -211,8 +189,64 @@ def test_long_sessions_let_go_of_what_was_opened_long_ago(state, tmp_path):
         assert name not in opened.data_names()
 
 
-@pytest.mark.parametrize("view", ["guess", "matrix", "attention", "puzzle", "play"])
+def test_a_message_says_all_that_the_board_draws(state):
+    state.set("compare", "mask_token")
+    (name, first), (_, second) = state.look()
+    told, puzzle = messages.beliefs(name, first), messages.puzzle(state)
+    assert puzzle["masked"] == state.masked and sorted(puzzle["order"]) == [0, 1, 2, 3] and puzzle["crop"] is None
+    torch.testing.assert_close(torch.tensor(told["probabilities"]), first.probabilities, atol=1e-4, rtol=0)
+    assert (told["choices"], told["right"]) == (first.choices.tolist(), first.right)
+    assert sorted(told["assigned"]) == [0, 1, 2, 3]
+    best = max(permutations(range(4)), key=lambda order: sum(first.logits[i, k] for i, k in enumerate(order)))
+    assert told["assigned"] == list(best) and told["right_once"] == sum(k == i for i, k in enumerate(best))
+    packed = messages.beliefs("", second)["attention"]
+    numbers = np.frombuffer(base64.b64decode(packed["weights"]), "<u2").reshape(packed["shape"]) / 65535
+    assert packed["shape"] == [4, 9, 5, 12]
+    for row, location in enumerate([None, *state.masked]):
+        for block, head in ((None, None), (1, None), (None, 7), (2, 3)):
+            at = 0 if block is None else 1 + block, 0 if head is None else 1 + head, row
+            np.testing.assert_allclose(numbers[at], second.attention_from(location, block, head), atol=1e-5)
+
+
+def test_a_puzzle_is_some_thousand_bytes(state):
+    state.set("num_masked", 12)
+    state.set("compare", "mask_token")
+    sizes = [
+        len(json.dumps(messages.puzzle(state))),
+        *(len(json.dumps(messages.beliefs(*one))) for one in state.look()),
+    ]
+    assert max(sizes) < 16_000
+    page = messages.still(InspectorState(compare="mask_token"), 20)
+    assert len(json.dumps(page)) < 500_000 and len(page["puzzles"]) == len(
+        {one["puzzle"]["id"] for one in page["puzzles"]}
+    )
+    assert list(page["puzzles"][3]["models"]) == ["additive", "mask_token"]
+
+
+def test_a_page_of_puzzles_leaves_the_state_as_it_was(state):
+    before = all_of(state)
+    state._random.seed(5)
+    messages.still(state, 2)
+    again = [state._random.random(), state.seed]
+    state._random.seed(5)
+    assert again == [state._random.random(), 0] and all_of(state) == before
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [((60, 40), "60×40 pixels, cut to the"), ((90, 90), "90×90 pixels, shrunk")]
+)
+def test_what_is_cut_off_is_shown(state, size, words):
+    state.upload("a.png", image_file(size))
+    crop = messages.puzzle(state)["crop"]
+    assert words in crop["words"] and crop["image"].startswith("data:image/jpeg")
+    assert (crop["left"], crop["width"]) == (
+        (pytest.approx(100 / 6), pytest.approx(200 / 3)) if size[0] == 60 else (0, 100)
+    )
+
+
+@pytest.mark.parametrize("view", VIEWS)
 def test_pictures_come_from_a_state_alone(state, view):
     state.set("view", view)
-    assert [picture.png[:4] for picture in pictures(state)] == [b"\x89PNG"] * (view != "play")
-    assert to_png(state).startswith(b"\x89PNG")
+    assert to_png(state, {state.masked[0]: 1}).startswith(b"\x89PNG")
+    if view == "play":
+        assert to_png(state, {}) != to_png(state, {state.masked[0]: 1})
