@@ -85,3 +85,19 @@ def bench_ladder(arms, seeds, finetune, data, steps, file):
     budget = Budget(data=data, steps=steps, search_steps=max(3, steps // 3))
     kinds = ("pretrain", "finetune") if finetune else ("pretrain",)
     run_ladder(file, arms or [UNTRAINED, PIXELS, *TRAINED], range(seeds), budget, kinds, lambda text: out.print(text))
+
+
+@bench.command("vectors")
+@click.option("--from", "source", default="", help="Keep this model's P as it is.  [default: train P too, laptop49]")
+@click.option("--data", default="imagenette", help="A data set, or a folder of images.")
+@click.option("--seeds", type=Number(int, 1, 100), default=3, help="How many seeds, from 0.")
+@click.option("--steps", type=Number(int, 8), default=200, help="Of training.")
+@click.option("--batch-size", type=Number(int, 1), default=64, help="Images in a step.")
+@click.option("--images", type=Number(int, 10), default=1000, help="With --from: how many of them.")
+@click.option("--out", "file", type=Path, default=Path("runs/bench/vectors.jsonl"), help="One line a run; goes on.")
+def bench_vectors(source, data, seeds, steps, batch_size, images, file):
+    """One vector for each of 49 locations, or 7 + 7 (notebook 09): equal budgets, several seeds. Stop it and start it
+    again as you like."""
+    from selfie_lite.benchmarks.vectors import compare_vectors
+
+    compare_vectors(file, data, source, range(seeds), steps, batch_size, images, lambda text: out.print(text))
