@@ -1,6 +1,7 @@
 """The saved notebooks are whole and readable, and run from any folder with other parameters and solved exercises."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from selfie_lite import load_dataset
+from selfie_lite.evaluation import read_results
 from selfie_lite.workbook.notebook import run_notebook
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "nbs").glob("[0-9][0-9]_*.ipynb"))
@@ -21,7 +23,7 @@ OTHER = {
     "02": {"photo": "rocket", "num_images": 30, "seed": 7},
     "03": {"photo": "coffee", "seed": 7},
     "04": {"steps": 2, "batch_size": 8, "queries": "mask_token", "seed": 7},
-    "05": {"steps": 2, "queries": "mask_token", "name": "other", "seed": 7},
+    "05": {"steps": 2, "queries": "mask_token", "name": "other", "puzzles": 4, "record": "answers.json", "seed": 7},
     "06": {"steps": 2, "arms": "scratch mask_token", "labels": "0.1", "name": "other", "seed": 7},
     "07": {"image_number": 4, "seed": 7},
 }
@@ -39,6 +41,10 @@ each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path
 
 def read(path):
     return nbformat.read(path, as_version=4)
+
+
+def recorded(name):
+    return json.loads((NOTEBOOKS[0].parent / "results" / name).read_text(encoding="utf-8"))
 
 
 def code_cells(notebook):
@@ -99,15 +105,20 @@ def test_some_cells_are_compared_by_nbval(path):
 
 
 def solve_exercises(notebook):
-    """Put each hidden solution in the place of the `name = None` before it."""
+    """In the place of the `name = None` of each exercise, one after the other, each wrong answer that stands beside its
+    hidden solution (```python wrong) and the solution, with the check after each. Gives the wrong answers of each."""
+    wrong_answers = []
     for cell, solution in zip(notebook.cells, notebook.cells[1:], strict=False):
         if "exercise" not in tags(cell):
             continue
-        code = re.search(r"```python\n(.*?)```", solution.source, re.DOTALL).group(1)
-        ast.parse(code)
+        wrong = re.findall(r"```python wrong\n(.*?)```", solution.source, re.DOTALL)
+        (code,) = re.findall(r"```python\n(.*?)```", solution.source, re.DOTALL)
         first, _, rest = cell.source.partition("\n")
         assert re.fullmatch(r"\w+ = None", first), "an exercise starts with the reader's line"
-        cell.source = code + rest
+        cell.source = "\n".join(answer + rest for answer in (*wrong, code))
+        ast.parse(cell.source)
+        wrong_answers.append(len(wrong))
+    return wrong_answers
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +135,7 @@ def own_images(tmp_path_factory):
 @each_notebook
 def test_runs_from_another_folder_with_other_parameters_and_solved_exercises(path, tmp_path, monkeypatch, own_images):
     notebook = read(path)
-    solve_exercises(notebook)
+    wrong_answers = solve_exercises(notebook)
     nbformat.write(notebook, tmp_path / "solved.ipynb")
     values = OTHER[path.stem[:2]]
     if "data" in papermill.inspect_notebook(path):
@@ -138,9 +149,15 @@ def test_runs_from_another_folder_with_other_parameters_and_solved_exercises(pat
         assert outcome.ok, outcome.error
     executed = read(tmp_path / "out.ipynb")
     assert f"seed = {values['seed']}" in str(executed.cells)
-    for cell in executed.cells:
-        if "exercise" in tags(cell):
-            assert "right!" in str(cell.outputs), cell.source
+    exercises = [cell for cell in executed.cells if "exercise" in tags(cell)]
+    for cell, wrong in zip(exercises, wrong_answers, strict=True):
+        said = "".join(output.get("text", "") for output in cell.outputs)
+        assert said.count("not yet") == wrong and said.count("right!") == 1, cell.source + said
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS[4:7], ids=lambda path: path.stem)
+def test_every_solution_has_two_wrong_answers_beside_it(path):
+    assert min(solve_exercises(read(path))) >= 2
 
 
 def plain_papermill(folder, notebook, *parameters):
@@ -160,3 +177,33 @@ def test_looks_at_its_parameters_before_anything_else(path):
 def test_a_misspelt_parameter_is_refused_by_plain_papermill_too(tmp_path):
     with pytest.raises(papermill.PapermillExecutionError, match="no parameter 'sed'. Did you mean 'seed'"):
         papermill.execute_notebook(NOTEBOOKS[1], tmp_path / "out.ipynb", {"sed": 7}, progress_bar=False)
+
+
+def test_what_notebooks_say_about_recorded_searches_and_probes():
+    search = recorded("learning_rate.json")["rows"]
+    median = {tuple(row["changed"].values())[:1] + (row["changed"]["learning_rate"], row["changed"]["initial_length"]):
+              row["median_accuracy"] for row in search}  # fmt: skip
+    best = {name: max(x for (optimizer, *_), x in median.items() if optimizer == name) for name in ("adamw", "sgd")}
+    near = [x for (name, rate, length), x in median.items() if (name, length) == ("adamw", 1.0) and rate >= 0.001]
+    assert min(near) > best["sgd"] > median["sgd", 0.03, 1.0] + 0.04
+    lengths = {length: x for (name, rate, length), x in median.items() if (name, rate) == ("adamw", 0.002)}
+    assert max(lengths[n] for n in (0.1, 0.3, 1.0)) - min(lengths[n] for n in (0.1, 0.3, 1.0)) < 0.01
+    assert lengths[1.0] > lengths[3.0] > lengths[10.0] == min(lengths.values())
+
+    for line in (NOTEBOOKS[0].parent / "results" / "finetune_search.jsonl").read_text().splitlines():
+        tried = json.loads(line)
+        assert max(tried["searched_learning_rates"], key=tried["searched_learning_rates"].get) == "0.001"
+        assert "test_accuracy" not in tried
+
+    probes = {row["features"]: row for row in recorded("probes_cifar10.json")["rows"]}
+    linear, knn = ({name: row[kind] for name, row in probes.items()} for kind in ("linear", "knn"))
+    assert min(linear["additive"], linear["mask_token"]) > linear["fresh resnet18"] > linear["raw pixels"]
+    assert knn["additive"] > knn["raw pixels"] > max(knn["fresh resnet18"], knn["mask_token"])
+    assert linear["additive"] > linear["mask_token"], "the better puzzle solver is not ahead"
+
+
+def test_what_readme_says_about_more_steps():
+    longer = read_results(NOTEBOOKS[0].parent / "results" / "finetune_longer.jsonl")
+    reached = [row["test_accuracy"] for row in longer if row["config"]["pretrained"] == "scratch"]
+    readme = (NOTEBOOKS[0].parents[1] / "README.md").read_text(encoding="utf-8")
+    assert f"600 steps from scratch with all labels reach {sum(reached) / len(reached):.3f}" in readme

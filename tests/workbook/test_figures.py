@@ -78,7 +78,7 @@ def test_puzzle_counts_right_choices(scene):
     assert solved == f"put together: {count} of {count} right (solid)" and f"0 of {count}" in shifted
     answers = {"a": torch.eye(count)[None], "b": torch.eye(count).roll(1, dims=1)[None]}
     several = figures.draw_puzzles(image[None], grid, out.masked, answers)
-    assert [ax.get_title() for ax in several.axes[1:]] == [f"a\n{count} of {count}", f"b\n0 of {count}"]
+    assert [ax.get_title() for ax in several.axes[2:]] == [f"a\n{count} of {count}", f"b\n0 of {count}"]
 
 
 def test_fractions_show_every_run_of_every_arm_the_means_and_the_pairs():

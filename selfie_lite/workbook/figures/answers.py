@@ -74,20 +74,23 @@ def draw_puzzle(image: Tensor, grid: PatchGrid, masked: Tensor, logits: Tensor, 
 def draw_puzzles(
     images: Tensor, grid: PatchGrid, masked: Tensor, logits: dict[str, Tensor], names: Sequence[str] = ()
 ) -> Figure:
-    """Several puzzles, each in a row: what is seen, and the holes filled by the choices of each of several models.
+    """Several puzzles, each in a row: the image, what is seen of it, and the holes filled by the choices of each of
+    several models.
 
     Args:
         images: (n, 3, H, W). masked: (n, M) locations. logits: {name of a model, or of a step: (n, M, M)}.
         names: of the rows.
     """
-    rows, columns = len(images), 1 + len(logits)
-    with figure(rows, columns, 1.9 * columns + 0.4, 2.1 * rows + 0.1) as (fig, axes):
+    rows, columns = len(images), 2 + len(logits)
+    with figure(rows, columns, 1.8 * columns + 0.4, 2 * rows + 0.1) as (fig, axes):
         for i, row in enumerate(axes):
-            show_grid(row[0], images[i], grid, masked[i], None)
-            row[0].set_title("what is seen" if i == 0 else "")
+            show_grid(row[0], images[i], grid, (), None)
+            show_grid(row[1], images[i], grid, masked[i], None)
+            for ax, title in zip(row, ("the image", "what is seen") if i == 0 else (), strict=False):
+                ax.set_title(title, fontsize=9)
             for text in names[i : i + 1]:
                 row[0].text(-0.06, 0.5, text, transform=row[0].transAxes, rotation=90, ha="right", va="center")
-            for ax, (name, answers) in zip(row[1:], logits.items(), strict=True):
+            for ax, (name, answers) in zip(row[2:], logits.items(), strict=True):
                 hits = _show_filled(ax, images[i], grid, masked[i], answers[i])
                 ax.set_title((f"{name}\n" if i == 0 else "") + f"{hits} of {masked.shape[1]}", fontsize=9)
     return fig

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from selfie_lite.workbook.figures.canvas import BLUE, GREEN, GREY, LINES, RED, SKY, figure, show_legend
@@ -30,6 +31,8 @@ def draw_curves(
         ax.set(xlabel=x_label, ylabel=y_label, title=title)
         if log_x:
             ax.set_xscale("log")
+        elif all(float(at).is_integer() for x, _ in curves.values() for at in x):  # steps, counts: no 1.5 of them
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_ylim(bottom=min(0, ax.get_ylim()[0]))
         if len(curves) > 1 or chance is not None:
             show_legend(ax)
@@ -53,29 +56,31 @@ def draw_training(steps: Sequence[int], loss: Sequence[float], held_out: dict[in
 
 
 def draw_fractions(table: Sequence[dict], chance: float, title: str = "") -> Figure:
-    """Test accuracy by the number of labels: every run a point, a bar at each arm's mean, and grey lines between runs
-    of one seed, which share labels, order and fresh weights.
+    """Test accuracy by the number of labels: every run a point, a bar at each arm's mean, and grey lines from the runs
+    of the first arm, the baseline, to those of the same seed, which share labels, order and fresh weights.
 
     Args:
         table: of `fraction_table`.
         chance: accuracy of guessing.
     """
     counts, arms = sorted({row["images"] for row in table}), list(dict.fromkeys(row["arm"] for row in table))
+    middle = (len(arms) - 1) // 2
+    places = arms[1 : 1 + middle] + arms[:1] + arms[1 + middle :]  # the baseline stands in the middle
     with figure(1, 1, 7, 3.8) as (fig, axes):
         ax = axes[0, 0]
-        pairs: dict[tuple, list] = {}
-        for i, (arm, (color, _, marker)) in enumerate(zip(arms, LINES, strict=False)):
+        points: dict[tuple, tuple[float, float]] = {}
+        for arm, (color, _, marker) in zip(arms, LINES, strict=False):
             label: str | None = arm if arm == "scratch" else f"P of {arm}"
             for row in (row for row in table if row["arm"] == arm):
-                x = counts.index(row["images"]) + 0.6 * (i + 0.5) / len(arms) - 0.3
+                x = counts.index(row["images"]) + 0.6 * (places.index(arm) + 0.5) / len(arms) - 0.3
                 ax.plot([x - 0.07, x + 0.07], [row["mean"]] * 2, color=color, lw=2.5, zorder=1)
                 ax.scatter([x] * len(row["runs"]), [*row["runs"].values()], color=color, marker=marker, s=28, ec="k",
                            lw=0.5, label=label, zorder=2)  # fmt: skip
                 label = None
-                for seed, accuracy in row["runs"].items():
-                    pairs.setdefault((row["images"], seed), []).append((x, accuracy))
-        for points in pairs.values():
-            ax.plot(*zip(*points, strict=True), color=GREY, lw=0.7, zorder=0)
+                points |= {(arm, row["images"], seed): (x, accuracy) for seed, accuracy in row["runs"].items()}
+        for (arm, *pair), point in points.items():
+            if arm != arms[0] and (base := points.get((arms[0], *pair))):
+                ax.plot(*zip(base, point, strict=True), color=GREY, lw=0.7, zorder=0)
         ax.axhline(chance, color="black", ls=":", label=f"chance: {chance:.2f}")
         ax.set_xticks(range(len(counts)), [f"{n:,}" for n in counts])
         ax.set(xlabel="labelled images", ylabel="test accuracy", title=title, ylim=(0, None))
