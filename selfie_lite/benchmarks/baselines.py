@@ -64,7 +64,7 @@ class SimCLR(nn.Module):
         return {"loss": self.loss(one, two)}
 
 
-BASELINES = {"rotation": Rotation, "SimCLR": SimCLR}
+BASELINES: dict[str, type[Rotation] | type[SimCLR]] = {"rotation": Rotation, "SimCLR": SimCLR}
 
 
 def pretrain_baseline(name: str, config: PretrainConfig) -> Path:

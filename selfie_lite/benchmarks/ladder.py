@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -74,17 +75,21 @@ class Budget:
 
 def run_ladder(
     file: Path, arms: Sequence[str], seeds: Sequence[int], budget: Budget, kinds: Sequence[str] = ("pretrain",),
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = print, base: PretrainConfig | None = None,
 ) -> None:  # fmt: skip
     """Run every cell (arm, seed) that `file` does not have yet, seed by seed; then, if `kinds` has "finetune", the
     fine-tuning of each.
 
+    Args:
+        base: network and optimiser, where those of no preset are wanted; `budget.preset` is then what they are called.
+
     Raises:
         SelfieLiteError: for an arm that is none; what pretraining and fine-tuning raise.
+        KeyboardInterrupt: if a run was stopped; its cell goes on from there the next time.
     """
     for arm in arms:
         require_choice("arm", arm, (*TRAINED, UNTRAINED, PIXELS))
-    ladder = Ladder(file, budget)
+    ladder = Ladder(file, budget, base)
     cells = [("search", arm, 0) for arm in arms if arm in TRAINED]
     cells += [("pretrain", arm, seed) for seed in seeds for arm in arms if arm != PIXELS or seed == seeds[0]]
     if "finetune" in kinds:
@@ -95,15 +100,33 @@ def run_ladder(
             time.sleep(5)  # the rest is in the hands of other processes, or waits for theirs
 
 
+def going_on(config: Any) -> Any:
+    """The settings of a run that begins, or goes on if it was begun."""
+    return config.updated(resume="newest") if (config.folder / "config.json").is_file() else config
+
+
+def lines_of(folder: Path, steps: int) -> list[dict]:
+    """The metrics of a run that has come to its end.
+
+    Raises:
+        KeyboardInterrupt: if it was stopped before; nothing may be said of what it left.
+    """
+    lines = read_metrics(folder)
+    if not lines or lines[-1]["step"] != steps:
+        raise KeyboardInterrupt
+    return lines
+
+
 class Ladder:
     """Cells of one budget, and the file that they are written to."""
 
-    def __init__(self, file: Path, budget: Budget):
-        self.file, self.budget = file, budget
+    def __init__(self, file: Path, budget: Budget, base: PretrainConfig | None = None):
+        self.file, self.budget, self.base = file, budget, base or PRESETS[budget.preset]
         self.said_budget = json.loads(json.dumps(asdict(budget)))
-        self.train, self.test = (load_dataset(budget.data, split) for split in ("train", "test"))
-        if not isinstance(self.train, ImageDataset) or not isinstance(self.test, ImageDataset):
+        train, test = (load_dataset(budget.data, split) for split in ("train", "test"))
+        if not isinstance(train, ImageDataset) or not isinstance(test, ImageDataset):
             raise SelfieLiteError(f"the ladder is for small images kept as arrays; {budget.data} is read from files.")
+        self.train, self.test = train, test
         keep, self.held_out = split_held_out(len(self.train), budget.held_out)
         some = torch.randperm(len(keep), generator=generator_of("ladder", "probe"))  # imports may be sorted by class
         self.probe = keep[some[: budget.probe_images]]
@@ -142,20 +165,19 @@ class Ladder:
 
     def config(self, arm: str, seed: int, name: str, learning_rate: float, steps: int) -> PretrainConfig:
         budget = self.budget
-        config = PRESETS[budget.preset].updated(
+        config = self.base.updated(
             name=name, data=budget.data, seed=seed, steps=steps, batch_size=budget.batch_size,
             learning_rate=learning_rate, warmup_steps=steps // 10, held_out=budget.held_out, log_every=25,
             eval_every=max(1, steps // 3), save_every=max(1, steps // 6), keep=1, **ARMS.get(arm, {}),
         )  # fmt: skip
-        begun = (config.folder / "config.json").is_file()
-        return config.updated(resume="newest") if begun else config
+        return going_on(config)
 
     def search(self, arm: str, seed: int, name: str) -> dict:
         """A short run with each learning rate; a linear probe on held-out training images says which is best."""
         tried = []
         for rate in self.budget.learning_rates:
             config = self.config(arm, seed, f"{name}-{rate:g}", rate, self.budget.search_steps)
-            last = read_metrics(self._pretrained(arm, config))[-1]
+            last = lines_of(self._pretrained(arm, config), config.steps)[-1]
             linear, _ = self._linear(load_patch_network(config.folder), self.train, self.held_out)
             tried.append({"learning_rate": rate, "linear": round(linear, 4)})
             if "held_out_accuracy" in last:
@@ -166,14 +188,15 @@ class Ladder:
         """Pretrain, then what the features and the puzzle are worth."""
         if arm == PIXELS:
             return {"whole": self._worth(None)}
-        found, config = {}, PRESETS[self.budget.preset].updated(seed=seed)
+        found: dict[str, Any] = {}
+        config = self.base.updated(seed=seed)
         if arm == UNTRAINED:
             network = make_model(config).eval().patch_network
         else:
             searched = self.find("search", arm, 0)
             assert searched is not None  # try_cell has looked
             config = self.config(arm, seed, name, searched["learning_rate"], self.budget.steps)
-            found["metrics"] = read_metrics(self._pretrained(arm, config))
+            found["metrics"] = lines_of(self._pretrained(arm, config), config.steps)
             found["config"] = config.updated(resume="").to_dict()
             network = load_patch_network(config.folder)
         if arm in ARMS:
@@ -194,8 +217,9 @@ class Ladder:
                 steps=budget.finetune_steps, warmup_steps=budget.finetune_steps // 10, eval_every=0, padding=0,
                 save_every=budget.finetune_steps, keep=1, test=False,
             )  # fmt: skip
-            begun = (config.folder / "config.json").is_file()
-            model = load_classifier(finetune(config.updated(resume="newest") if begun else config))
+            folder = finetune(going_on(config))
+            lines_of(folder, config.steps)
+            model = load_classifier(folder)
             accelerator = make_accelerator(config)
             model = model.to(accelerator.device, memory_format=torch.channels_last)
             accuracy[str(count)] = evaluate_classifier(model, self.test, self.tested, 250, accelerator)[1]
