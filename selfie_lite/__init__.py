@@ -1,56 +1,23 @@
 """selfie-lite: self-supervised pretraining by picking hidden patches (Selfie, Trinh et al. 2019, arXiv 1906.02940)."""
 
-try:
-    import torch  # noqa: F401
-    import torchvision  # noqa: F401
-except (ImportError, RuntimeError, OSError) as error:
-    from importlib.metadata import PackageNotFoundError, version
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-    def _installed(package: str) -> str:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            return "missing"
-
-    raise ImportError(
-        f"torch {_installed('torch')} and torchvision {_installed('torchvision')} do not work together ({error}). "
-        "Install both at once, from one index: python -m pip install --force-reinstall torch torchvision"
-    ) from None
-
-from selfie_lite.attention_pooling import AttentionBlock, AttentionPooling
-from selfie_lite.augment import augment, denormalize, normalize
-from selfie_lite.data.datasets import ImageDataset, ImageFiles, load_dataset
-from selfie_lite.errors import DatasetNotFoundError, SelfieLiteError, UnreadableImageError
-from selfie_lite.loss import masked_patch_logits, multi_location_loss, one_location_loss
 from selfie_lite.moved import keep_old_names
-from selfie_lite.patch_network import PatchNetwork
-from selfie_lite.patches import PatchGrid, patchify, sample_masks, unpatchify
-from selfie_lite.positions import PositionalEmbedding
-from selfie_lite.selfie import Selfie, SelfieOutput
+
+if TYPE_CHECKING:
+    from selfie_lite.public import *  # noqa: F403
 
 keep_old_names()
 
-__all__ = [
-    "AttentionBlock",
-    "AttentionPooling",
-    "DatasetNotFoundError",
-    "ImageDataset",
-    "ImageFiles",
-    "PatchGrid",
-    "PatchNetwork",
-    "PositionalEmbedding",
-    "Selfie",
-    "SelfieLiteError",
-    "SelfieOutput",
-    "UnreadableImageError",
-    "augment",
-    "denormalize",
-    "load_dataset",
-    "masked_patch_logits",
-    "multi_location_loss",
-    "normalize",
-    "one_location_loss",
-    "patchify",
-    "sample_masks",
-    "unpatchify",
-]
+
+def __getattr__(name: str) -> Any:
+    """Public names come with torch, which takes seconds: they are imported when the first is asked for."""
+    if name.startswith("__") and name != "__all__":
+        raise AttributeError(name)
+    public = import_module("selfie_lite.public")
+    return globals()[name] if name in globals() else getattr(public, name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__getattr__("__all__")]

@@ -1,14 +1,18 @@
 """The command line as a user meets it."""
 
+import errno
+import os
 import subprocess
 import sys
 
+import click
 import pytest
 import torch
 from PIL import Image
 from tiny import run_command as run
 
 from selfie_lite import load_dataset
+from selfie_lite.cli.base import COMMANDS, app
 
 
 @pytest.fixture
@@ -67,18 +71,71 @@ def test_unreadable_image_is_named_or_skipped(pictures, monkeypatch, capsys):
         (["data", "download", "cifr10"], "Did you mean 'cifar10'"),
         (["data", "download", "imagenet"], "ln -s"),
         (["data", "verify", "smple"], "Did you mean 'sample'"),
+        (["data", "import", "x", ""], "it is empty"),
+        (["pretrain", "--preset", "labtop"], "Did you mean 'laptop'"),
+        (["pretrain", "--preset", ""], "it is empty"),
+        (["pretrain", "--config", ""], "it is empty"),
+        (["pretrain", "--queries", ""], "it is empty"),
+        (["pretrain", "--steps", "1e9.5"], "is not a whole number"),
+        (["pretrain", "--steps", "1e3", "--batch-size", "1e4"], "batch_size 10000 is more than"),
+        (["finetune", "--from", ""], "it is empty"),
+        (["bench", "pretrain", "--arch", "resnet51"], "Did you mean 'resnet50'"),
+        (["bench", "pretrain", "--part", "lader"], "Did you mean 'ladder'"),
+        (["bench", "ladder", "--arm", "aditive"], "Did you mean 'additive'"),
+        (["export", "--from", "additive", "--to", "torchvisio", "x"], "Did you mean 'torchvision'"),
+        (["export", "--from", "additive", "--to", "hub", ""], "it is empty"),
+        (["sweep", "", "-p", "seed", "1"], "it is empty"),
+        (["reproduce", "--only", "chek"], "Did you mean 'check'"),
+        (["reproduce", "--minutes", "0"], "from 0.01 to"),
     ],
 )
-def test_mistakes_get_one_message(words, message, monkeypatch, capsys):
+def test_mistakes_get_one_message(words, message, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
     assert run(monkeypatch, *words) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert message in said and "Traceback" not in said and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (KeyboardInterrupt(), 130, "stopped"),
+        (MemoryError(), 2, "memory of this machine is full"),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "the disk is full, or a quota is"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), 2, "the disk is full, or a quota is"),
+        (PermissionError(errno.EACCES, "Permission denied", "there"), 2, "error: there: permission denied"),
+        (ModuleNotFoundError("no", name="papermill.iorw"), 2, "pip install 'selfie-lite[notebooks]'"),
+        (RuntimeError("CUDA error: a mistake of ours"), "a traceback", ""),
+    ],
+)
+def test_what_ends_a_command_is_a_sentence(error, code, message, monkeypatch, capsys):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("selfie_lite.data.catalog.installed_datasets", fail)
+    if code == "a traceback":  # what only a developer can mend
+        with pytest.raises(RuntimeError, match="of ours"):
+            run(monkeypatch, "data", "list")
+        return
+    assert run(monkeypatch, "data", "list") == code
     said = " ".join(capsys.readouterr().err.split())
     assert message in said and "Traceback" not in said
 
 
-def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
-    def stop(*_):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("words", [["--help"], ["data", "list"]])
+def test_a_reader_that_leaves_early_is_no_mistake(words):
+    """As in `selfie-lite data list | head -1`."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "selfie_lite", *words], stdout=write, stderr=subprocess.PIPE, text=True
+    )
+    os.close(write)
+    assert done.returncode == 1 and done.stderr == ""
 
-    monkeypatch.setattr("selfie_lite.data.catalog.installed_datasets", stop)
-    assert run(monkeypatch, "data", "list") == 130
-    assert "Traceback" not in capsys.readouterr().err
+
+def test_every_command_is_in_the_overview_and_the_other_way_round():
+    context = click.Context(app)
+    for name in COMMANDS:
+        assert app.get_command(context, name).name == name
+    assert app.commands.keys() == COMMANDS.keys()

@@ -1,39 +1,28 @@
 """Results of the benchmarks as tables for people."""
 
+from typing import Any
 
-def tables(result: dict) -> list[tuple[str, list[str], list[list[str]]]]:
+
+def tables(result: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
     """What `bench_pretraining` gave, as (title, columns, rows) of text for people."""
     made = []
-
-    def add(title: str, rows: list[dict]) -> None:
+    for title, part in result.items():
+        if isinstance(part, list):
+            rows = part
+        elif isinstance(part, dict) and title not in ("environment", "config"):
+            rows = [{"": name, **row} for name, row in part.get("rows", {}).items()]
+            rows += [{"": name.replace("_", " "), "value": value} for name, value in part.items() if name != "rows"]
+        else:
+            continue
         columns = list(dict.fromkeys(name for row in rows for name in row))
-        made.append(
-            (title, [c.replace("_", " ") for c in columns], [[_text(row.get(c)) for c in columns] for row in rows])
-        )
-
-    def named(rows: dict[str, dict]) -> list[dict]:
-        return [{"": name, **row} for name, row in rows.items()]
-
-    if part := result.get("ladder"):
-        add("Speed ladder", part)
-    if part := result.get("ceiling"):
-        add(f"Ceiling (goal {part['goal']:.2f})", [
-            *named({name: {"images_per_second": row} for name, row in part["images_per_second"].items()}),
-            {"": "step / P alone", "images_per_second": part["step_over_ceiling"]},
-        ])  # fmt: skip
-    if part := result.get("roofline"):
-        add("Roofline", [{"": name.replace("_", " "), "value": value} for name, value in part.items()])
-    if part := result.get("locations"):
-        add(f"All {part['masked']} hidden locations", named(part["rows"]))
-    for name in ("growth", "processes"):
-        if part := result.get(name):
-            add(name.capitalize(), part)
-    if part := result.get("input"):
-        add(f"Reading files; enough: {part['fewest_that_keep_up_with_the_step']}", named(part["rows"]))
+        texts = [[_text(row.get(name)) for name in columns] for row in rows]
+        made.append((title.capitalize(), [name.replace("_", " ") for name in columns], texts))
     return made
 
 
-def _text(value) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, dict):
+        if "median" not in value:
+            return "; ".join(f"{name} {_text(one)}" for name, one in value.items())
         return f"{value['median']:.4g} ({value['low']:.4g} to {value['high']:.4g})"
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

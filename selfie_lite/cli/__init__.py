@@ -1,19 +1,13 @@
-"""The command line: selfie-lite walkthrough | pretrain | finetune | evaluate | sweep | compare | export | inspect |
-data | bench."""
+"""The command line: its commands stand in `base.COMMANDS`, one file a subject, and are imported when asked for."""
 
 import os
-import re
 import sys
-from importlib.metadata import PackageNotFoundError, requires
 
 import click
 
-from selfie_lite.cli import bench, data, evaluation, inspect, training, workbook  # noqa: F401  they add their commands
 from selfie_lite.cli.base import app, err
 from selfie_lite.errors import SelfieLiteError
 from selfie_lite.files import is_full, words_of
-
-IMPORTED_AS = {"IPython": "ipython", "yaml": "pyyaml", "PIL": "pillow", "sklearn": "scikit-learn"}
 
 
 def main() -> None:
@@ -25,7 +19,7 @@ def main() -> None:
         code, said = _in_words(error)
         if said is None:
             raise
-        if not (isinstance(error, SelfieLiteError | click.ClickException) and _others_say_it()):
+        if said and not (isinstance(error, SelfieLiteError | click.ClickException) and _others_say_it()):
             err.print(said, markup=False)
     if isinstance(code, int) and code:
         sys.exit(code)
@@ -42,32 +36,24 @@ def _in_words(error: BaseException) -> tuple[int, str | None]:
         return 130, "stopped; nothing half-made was kept."
     if isinstance(error, MemoryError):
         return 2, "error: the memory of this machine is full: a smaller batch or image size, or fewer workers."
-    if isinstance(error, ModuleNotFoundError) and (extra := _extra_of(error.name or "")):
-        return 2, (
-            f"error: this command needs {error.name}, which is not installed: "
-            f"{sys.executable} -m pip install 'selfie-lite[{extra}]'"
-        )
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("selfie_lite"):
+        install = f"{sys.executable} -m pip install 'selfie-lite[notebooks]'"  # which has the library's own needs too
+        return 2, f"error: this command needs {error.name.partition('.')[0]}, which is not installed: {install}"
+    if isinstance(error, BrokenPipeError):  # whoever read the output has left, head say: nothing more to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1, ""
     if is_full(error):
         return 2, f"error: the disk is full, or a quota is ({error}). Make room, or write elsewhere."
     if isinstance(error, OSError):
         return 2, f"error: {words_of(error)}"
+    if isinstance(error, Exception):
+        try:
+            import selfie_lite.public  # noqa: F401
+        except ImportError as mismatch:  # of torch and torchvision
+            return 2, f"error: {mismatch}"
     return 1, None
 
 
 def _others_say_it() -> bool:
     """Whether this is one of several processes of torchrun, and not the first: all meet the same mistake."""
     return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
-
-
-def _extra_of(module: str) -> str | None:
-    """The extra that brings a module, if one does."""
-    package = IMPORTED_AS.get(module.split(".")[0], module.split(".")[0]).lower()
-    try:
-        lines = requires("selfie-lite") or []
-    except PackageNotFoundError:
-        return None
-    for line in lines:
-        found = re.match(r"([\w-]+).*extra == ['\"](\w+)['\"]", line)
-        if found and found[1].lower().replace("-", "_") == package.replace("-", "_"):
-            return found[2]
-    return None

@@ -5,28 +5,61 @@ import json
 import math
 import os
 import sys
+from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.table import Table
 
 from selfie_lite.errors import suggestion
 from selfie_lite.files import write_file
 
 out, err = Console(soft_wrap=True, highlight=False), Console(stderr=True, soft_wrap=True, highlight=False)
+COMMANDS = {  # name: the file that has it, imported only when it is asked for, and what it does
+    "walkthrough": ("workbook", "Run the notebooks of nbs/ in order, into web pages."),
+    "pretrain": ("training", "Pretrain P on images without labels."),
+    "finetune": ("training", "Train a classifier from P, or from scratch, on a part of the labels."),
+    "evaluate": ("evaluation", "How much a frozen P knows of the classes."),
+    "compare": ("evaluation", "Finished runs side by side."),
+    "sweep": ("workbook", "A notebook, or training, for every combination of values."),
+    "export": ("training", "Take the weights of a run elsewhere."),
+    "inspect": ("inspect", "The patch inspector as a page of its own."),
+    "data": ("data", "Bring images in, list them, check them."),
+    "bench": ("bench", "How fast things are on this machine."),
+    "reproduce": ("bench", "The evidence at full size, in the minutes that there are."),
+}
 
 
 class Group(click.Group):
     """A group of commands that offers the nearest right name for a misspelt one."""
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        if args and not args[0].startswith("-") and args[0] not in self.commands:
-            ctx.fail(f"no command '{args[0]}'.{suggestion(args[0], self.commands)}")
+        names = self.list_commands(ctx)
+        if args and not args[0].startswith("-") and args[0] not in names:
+            ctx.fail(f"no command '{args[0]}'.{suggestion(args[0], names)}")
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+class App(Group):
+    """The group of all commands, which imports the one that is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name in COMMANDS:
+            import_module(f"selfie_lite.cli.{COMMANDS[name][0]}")
+        return super().get_command(ctx, name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=App, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="selfie-lite")
 def app() -> None:
     """Selfie: pretrain an image network by letting it pick hidden patches (arXiv 1906.02940)."""
@@ -53,22 +86,34 @@ class Number(click.ParamType):
 
 
 class Text(click.ParamType):
-    """Text that is not empty."""
+    """Text that is not empty; one of `choices`, if there are some."""
 
     name = "text"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+    def __init__(self, choices: Iterable[str] = ()):
+        self.choices = list(choices)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not str(value).strip() or "\0" in str(value):
             self.fail("it is empty; leave the option out, or name something.", param, ctx)
+        if self.choices and value not in self.choices:
+            self.fail(f"there is no '{value}'.{suggestion(value, self.choices)}", param, ctx)
         return str(value)
 
 
-class Folder(Text):
-    """A folder that can be written: one that is there, or one to be made."""
+class Place(Text):
+    """A path, whatever is there."""
 
     name = "path"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:  # type: ignore[override]
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return Path(super().convert(value, param, ctx))
+
+
+class Folder(Place):
+    """A folder that can be written: one that is there, or one to be made."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         path = Path(super().convert(value, param, ctx))
         there = next((folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder)), path)
         if not there.is_dir():
@@ -78,15 +123,16 @@ class Folder(Text):
         return path
 
 
-class ResultFile(Folder):
+class ResultFile(Place):
     """Where a command writes its result: a new file, or one that the same command wrote before."""
 
     def __init__(self, command: str):
+        super().__init__()
         self.command = command
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        path = Path(Text.convert(self, value, param, ctx))
-        super().convert(path.absolute().parent, param, ctx)
+        path = Path(super().convert(value, param, ctx))
+        Folder().convert(path.absolute().parent, param, ctx)
         if path.is_dir():
             self.fail(f"{path} is a folder; name a file in it, {path / 'result.json'} say.", param, ctx)
         if os.path.lexists(path) and not self.wrote(path):
@@ -106,3 +152,10 @@ def write_result(file: Path, result: dict) -> None:
     result = {"command": " ".join(["selfie-lite", *sys.argv[1:]])} | result
     write_file(file, json.dumps(result, indent=1) + "\n")
     out.print(f"written to {file}", markup=False)
+
+
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], title: str | None = None) -> None:
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*map(str, row))
+    out.print(table)

@@ -1,12 +1,10 @@
 """selfie-lite data import | download | list | verify."""
 
 import sys
-from pathlib import Path
 
 import click
-from rich.table import Table
 
-from selfie_lite.cli.base import Group, Number, Text, app, err, out
+from selfie_lite.cli.base import Group, Number, Place, Text, app, err, out, print_table
 from selfie_lite.data.catalog import KNOWN, data_cache
 
 
@@ -17,7 +15,7 @@ def data():
 
 @data.command("import")
 @click.argument("name", type=Text())
-@click.argument("folder", type=Path)
+@click.argument("folder", type=Place())
 @click.option("--size", type=Number(int, 1, 65500), help="Pixels a side to store.  [default: 32 for cifar10, else 224]")
 @click.option(
     "--workers", type=Number(int, 0, 1024), help="Processes that decode.  [default: one a CPU core, eight at most]"
@@ -55,12 +53,12 @@ def list_():
     from selfie_lite.data.catalog import installed_datasets
 
     installed = installed_datasets()
-    table = Table("name", "images here", "what it is")
+    rows = []
     for name in dict.fromkeys([*KNOWN, *installed]):
         counts, size = (installed[name][key] for key in ("counts", "image_size")) if name in installed else ({}, 0)
         here = " + ".join(f"{count:,}" for count in counts.values()) or "no"
-        table.add_row(name, here, KNOWN.get(name, f"your import, {size}×{size}"))
-    out.print(table)
+        rows.append((name, here, KNOWN.get(name, f"your import, {size}×{size}")))
+    print_table(("name", "images here", "what it is"), rows)
 
 
 @data.command()

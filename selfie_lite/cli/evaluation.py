@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import click
-from rich.table import Table
 
-from selfie_lite.cli.base import Number, ResultFile, Text, app, out, write_result
+from selfie_lite.cli.base import Number, ResultFile, Text, app, print_table, write_result
 
 
 @app.command()
@@ -29,11 +28,9 @@ def evaluate(sources, data, labels, seed, image_size, file):
     from selfie_lite.evaluation.probes import evaluate_features
 
     result = evaluate_features(sources, data, labels, seed, image_size)
-    table = Table("features", "nearest neighbours", "linear")
-    for row in result["rows"]:
-        table.add_row(row["features"], f"{row['knn']:.3f}", f"{row['linear']:.3f}")
-    table.add_row("guessing", *2 * [f"{1 / result['classes']:.3f}"])
-    out.print(table)
+    rows = [(row["features"], f"{row['knn']:.3f}", f"{row['linear']:.3f}") for row in result["rows"]]
+    rows.append(("guessing", *2 * [f"{1 / result['classes']:.3f}"]))
+    print_table(("features", "nearest neighbours", "linear"), rows)
     write_result(file, result)
 
 
@@ -46,10 +43,10 @@ def compare(runs, file):
 
     result = compare_runs(runs)
     names = list(result["rows"][0]["changed"])
-    table = Table(*names, "median held-out accuracy", "of each seed")
+    rows = []
     for row in result["rows"]:
         seeds = ", ".join(f"{accuracy:.3f} ({seed})" for seed, accuracy in row["accuracy"].items())
-        table.add_row(*(str(row["changed"][name]) for name in names), f"{row['median_accuracy']:.3f}", seeds)
-    out.print(table)
+        rows.append((*(row["changed"][name] for name in names), f"{row['median_accuracy']:.3f}", seeds))
+    print_table((*names, "median held-out accuracy", "of each seed"), rows)
     if file:
         write_result(file, result)

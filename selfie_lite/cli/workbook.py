@@ -1,13 +1,17 @@
-"""selfie-lite walkthrough | sweep: run notebooks."""
+"""selfie-lite walkthrough | sweep: run notebooks, and training, for one or for many settings."""
 
+import os
 import sys
+import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
-from rich.table import Table
 
-from selfie_lite.cli.base import Folder, Text, app, err, out
+from selfie_lite.cli.base import Folder, Number, Text, app, err, out, print_table
+from selfie_lite.workbook.notebook import Outcome
+from selfie_lite.workbook.sweep import BACKENDS, combinations, name_of, read_grid, run_cells, run_notebooks
 
 
 @app.command()
@@ -28,29 +32,28 @@ def walkthrough(only, parameters, folder):
     values = read_parameters(list(parameters), notebooks)
     say = partial(out.print, markup=False)
     outcomes = runner.run_walkthrough(notebooks, values, folder, say, err.is_terminal)
-    table = Table("notebook", "seconds", "outcome")
-    for outcome in outcomes:
-        table.add_row(outcome.notebook, f"{outcome.seconds:.0f}", "ran" if outcome.ok else "failed")
-    out.print(table)
+    rows = [(outcome.notebook, f"{outcome.seconds:.0f}", "ran" if outcome.ok else "failed") for outcome in outcomes]
+    print_table(("notebook", "seconds", "outcome"), rows)
     out.print(f"Read them in a browser: {(folder / 'index.html').resolve()}", markup=False)
-    failed = [outcome for outcome in outcomes if not outcome.ok]
-    for outcome in failed:
-        err.print(f"failed: {outcome.error}", markup=False)
-    sys.exit(1 if failed else 0)
+    end(outcomes)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
-@click.argument("notebook", type=Path)
+@click.argument("what", type=Text(), metavar="NOTEBOOK|pretrain|finetune")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="-p NAME VALUE [VALUE …] [-p …]")
-@click.option("--out", "folder", type=Folder(), help="Where everything is written.  [default: runs/sweep/NOTEBOOK]")
-def sweep(notebook, words, folder):
-    """Run NOTEBOOK for every combination of parameter values, for instance
+@click.option("--out", "folder", type=Folder(), help="Where notebooks are written.  [default: runs/sweep/NOTEBOOK]")
+@click.option("--preset", type=Text(), help="Of pretrain and finetune, as there.")
+@click.option("--jobs", type=Number(int, 1, 1000), default=1, help="Processes of this machine that share the work.")
+@click.option("--backend", type=Text(BACKENDS), default="loky", help="Of joblib: loky (here), dask or ray.")
+@click.option("--scheduler", type=Text(), help="Address of Dask's scheduler, or of a Ray cluster.")
+def sweep(what, words, folder, preset, **how):
+    """Run a notebook, or training, for every combination of values, for instance
 
-    selfie-lite sweep nbs/06_finetuning.ipynb -p labels 0.05 0.2 -p seed 0 1 2
+    selfie-lite sweep nbs/06_finetuning.ipynb -p labels 0.05 0.2 -p seed 0 1 2 --jobs 2
+
+    selfie-lite sweep pretrain -p queries additive location -p seed 0 1 2     (into runs/)
 
     Run it again to go on: what is finished stays, what failed or was interrupted is run again."""
-    from selfie_lite.workbook.sweep import read_grid, run_sweep
-
     groups: list[tuple[str, list[str]]] = []
     for before, word in zip(("", *words), words, strict=False):
         if before == "-p":
@@ -59,13 +62,62 @@ def sweep(notebook, words, folder):
             groups[-1][1].append(word)
         elif word != "-p":
             raise click.UsageError(
-                f"'{word}' is out of place: selfie-lite sweep NOTEBOOK -p NAME VALUE … -p NAME VALUE …"
+                f"'{word}' is out of place: selfie-lite sweep {what} -p NAME VALUE … -p NAME VALUE …"
             )
-    folder = folder or Path("runs/sweep") / notebook.stem
-    say = partial(out.print, markup=False)
-    outcomes = run_sweep(notebook, read_grid(notebook, groups), folder, say, err.is_terminal)
-    failed = [outcome for _, outcome in outcomes if outcome and not outcome.ok]
+    how["say"] = partial(out.print, markup=False)
+    if what in ("pretrain", "finetune"):
+        if folder:
+            raise click.UsageError("--out is for notebooks: runs are written to runs/NAME, each under its own name.")
+        folder = Path("runs")
+        outcomes = run_cells(training_cells(what, groups, preset), folder / "sweep" / what, **how)
+    else:
+        if preset:
+            raise click.UsageError("--preset is for sweeps of pretrain and finetune.")
+        folder = folder or Path("runs/sweep") / Path(what).stem
+        progress = err.is_terminal and how["jobs"] == 1 and how["backend"] == "loky"
+        outcomes = run_notebooks(Path(what), groups, folder, progress, **how)
+    good = sum(outcome is None or outcome.ok for outcome in outcomes)
+    out.print(f"{good} of {len(outcomes)} are in {folder}", markup=False)
+    end([outcome for outcome in outcomes if outcome])
+
+
+def end(outcomes: list[Outcome]) -> None:
+    """Say what failed, and leave with 1 if something did."""
+    failed = [outcome for outcome in outcomes if not outcome.ok]
     for outcome in failed:
         err.print(f"failed: {outcome.error}", markup=False)
-    out.print(f"{len(outcomes) - len(failed)} of {len(outcomes)} are in {folder}", markup=False)
     sys.exit(1 if failed else 0)
+
+
+def training_cells(kind: str, groups: list[tuple[str, list[str]]], preset: str | None) -> dict[str, partial]:
+    """A run for every combination of settings, named by its values and a hash."""
+    from selfie_lite.cli.training import KINDS, choose_config
+    from selfie_lite.errors import require_choice
+    from selfie_lite.workbook.parameters import read_value
+
+    base = choose_config(kind, preset, None, {})
+    fields = base.to_dict()
+
+    def read(name: str, text: str) -> Any:
+        require_choice("setting", name, [name for name in fields if name not in ("name", "resume")])
+        return read_value(name, text, type(fields[name]).__name__)
+
+    cells = {}
+    for title, values in combinations(read_grid(groups, read), kind):
+        name = name_of(f"{kind},{title}", {"preset": preset} | values)
+        config = base.updated(name=name, **values)  # a setting that cannot be is refused before anything runs
+        cells[title] = partial(train_cell, KINDS[kind][1], config)
+    return cells
+
+
+def train_cell(train: Any, config: Any) -> Outcome | None:
+    """One run, begun, or gone on with; None if it has ended already."""
+    from selfie_lite.benchmarks.ladder import going_on, lines_of
+    from selfie_lite.training.checkpoint import list_checkpoints
+
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    start = time.perf_counter()
+    checkpoints = list_checkpoints(config.folder / "checkpoint")
+    ended = bool(checkpoints) and int(checkpoints[-1].name) == config.steps
+    lines_of(train(going_on(config)), config.steps)
+    return None if ended else Outcome(config.name, time.perf_counter() - start, True)

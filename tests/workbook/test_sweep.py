@@ -1,14 +1,19 @@
 """A sweep on made-up notebooks: every combination, resumed, with failures that do not stop the rest."""
 
 import json
+import os
 import re
+import signal
+from functools import partial
 
 import nbformat
 import pytest
+import tiny
 from tiny import run_command as run
 from tiny import write_notebook
 
 from selfie_lite.files import locked
+from selfie_lite.training.pretrain import PRESETS
 from selfie_lite.workbook import sweep
 
 PARAMETERS = "labels: float = 1.0  # part\nseed: int = 0  # of all\narm: str = 'a'  # what"
@@ -100,9 +105,75 @@ def test_two_at_once_in_one_folder(notebook, tmp_path, monkeypatch, capsys):
     assert "another sweep is writing to there" in " ".join(capsys.readouterr().err.split()) and ran(tmp_path) == []
 
 
+def test_settings_of_training_by_two_processes(tmp_path, monkeypatch, capsys):
+    """The second time there is nothing to do; a run that was stopped goes on."""
+    monkeypatch.chdir(tmp_path)
+    tiny.make_data(tmp_path / "cache")
+    monkeypatch.setenv("SELFIE_LITE_DATA", str(tmp_path / "cache"))
+    monkeypatch.setitem(PRESETS, "laptop", tiny.config(steps=2, warmup_steps=0, save_every=1))
+    words = ["sweep", "pretrain", "-p", "learning_rate", "1e-3", "0.002", "-p", "seed", "1", "--jobs", "2"]
+    assert run(monkeypatch, *words) == 0
+    said = capsys.readouterr().out
+    assert "learning_rate=0.001: ran" in said and "2 of 2 are in runs" in said
+    runs = sorted((tmp_path / "runs").glob("pretrain,*"))
+    assert [json.loads((run / "config.json").read_text())["seed"] for run in runs] == [1, 1]
+    assert run(monkeypatch, *words[:-2]) == 0 and capsys.readouterr().out.count("was there already") == 2
+    monkeypatch.setitem(PRESETS, "laptop", tiny.config(steps=2, warmup_steps=0, data="none"))
+    assert run(monkeypatch, "sweep", "pretrain", "-p", "seed", "1", "2") == 1
+    assert "seed=1: FAILED" in (said := capsys.readouterr()).out and "'none'" in said.err
+
+
+SLEEPY = """
+import os, sys, time
+from pathlib import Path
+from selfie_lite.workbook.notebook import Outcome
+def cell(number):
+    with open(f"{number}-{os.getpid()}", "w"):
+        pass
+    while number == 3 and not Path("go on").exists():
+        time.sleep(0.05)
+    return Outcome(str(number), 0.0, True)
+"""
+
+
+def test_cells_of_a_dask_worker_that_is_killed_run_on_another(tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sleepy.py").write_text(SLEEPY)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    scheduler = distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, processes=True
+    )
+    import sleepy
+
+    said = []
+
+    def say(text):
+        said.append(text)
+        if len(said) == 4:  # all but the third cell, which waits in one of the workers
+            (third,) = tmp_path.glob("3-*")
+            os.kill(int(third.name.split("-")[1]), signal.SIGKILL)
+            (tmp_path / "go on").touch()
+
+    cells = {f"cell {number}": partial(sleepy.cell, number) for number in range(5)}
+    with scheduler:
+        outcomes = sweep.run_cells(cells, tmp_path / "runs", say, backend="dask", scheduler=scheduler.scheduler_address)
+    assert sorted(outcome.notebook for outcome in outcomes) == list("01234") and all(o.ok for o in outcomes)
+    assert len(list(tmp_path.glob("3-*"))) == 2, "it ran again, elsewhere"
+    assert all(len(list(tmp_path.glob(f"{number}-*"))) == 1 for number in (0, 1, 2, 4)), "what was finished did not"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["pretrain", "-p", "sede", "1"], "unknown setting 'sede'. Did you mean 'seed'"),
+        (["pretrain", "-p", "optimizer", "sgd", "adam"], "unknown optimizer 'adam'. Did you mean 'adamw'"),
+        (["finetune", "-p", "seed", "1", "--out", "x"], "--out is for notebooks"),
+        (["06_x.ipynb", "-p", "seed", "1", "--preset", "laptop"], "--preset is for sweeps of pretrain"),
+        (["06_x.ipynb", "-p", "seed", "1", "--backend", "dsk"], "Did you mean 'dask'"),
+        (["06_x.ipynb", "-p", "seed", "1", "--backend", "dask"], "needs the address of a scheduler"),
+        (["06_x.ipynb", "-p", "seed", "1", "--backend", "ray"], "needs the package ray"),
         (["none.ipynb", "-p", "seed", "1"], "there is no notebook none.ipynb"),
         (["06_x.ipynb", "-p", "sede", "1"], "no parameter 'sede' in 06_x. Did you mean 'seed'"),
         (["06_x.ipynb", "-p", "seed", "many"], "'seed' takes a whole number"),
