@@ -6,8 +6,9 @@ from torch import Tensor
 from selfie_lite.beliefs import assign
 from selfie_lite.errors import SelfieLiteError
 from selfie_lite.loss import masked_patch_logits
+from selfie_lite.patch_network import PatchNetwork
 from selfie_lite.patches import crop_patches, patchify
-from selfie_lite.selfie import Selfie
+from selfie_lite.selfie import Selfie, take
 
 BATCH = 250  # images that pass through P at once
 
@@ -40,17 +41,21 @@ def puzzle_accuracy(model: Selfie, images: Tensor, visible: Tensor, masked: Tens
     patches = patchify(model.prepare(images), model.grid)  # (B, N, 3, S, S)
     patches = crop_patches(patches, model.gap, None) if model.gap else patches
     visible, masked = model.prepare_masks(visible, masked, len(images), None, images.device)
-    context, candidates = _embed(model, patches, visible, masked)
-    contexts = {"own": (context, visible)}
-    if context is not None:
-        contexts["other_image"] = (_embed(model, patches.roll(-1, 0), visible, masked)[0], visible)
-        contexts["other_image_and_holes"] = (context.roll(-1, 0), visible.roll(-1, 0))
-        contexts["mean_content"] = (context.mean(dim=(0, 1)).expand_as(context), visible)
-    else:  # queries that look at no visible patch
-        contexts |= dict.fromkeys(("other_image", "other_image_and_holes", "mean_content"), (None, visible))
+    names = ("own", "other_image", "other_image_and_holes", "mean_content")
+    if model.query_form == "location":  # looks at no visible patch
+        candidates = _embed(model.patch_network, take(patches, masked))
+        contexts = dict.fromkeys(names, (None, visible))
+    else:
+        features = _embed(model.patch_network, patches)  # (B, N, D), each patch once
+        candidates = take(features, masked)
+        seen = features if model.tied else _embed(model.encoder_network, patches)
+        own, other = take(seen, visible), take(seen.roll(-1, 0), visible)
+        mean = own.mean(dim=(0, 1)).expand_as(own)
+        where = (visible, visible, visible.roll(-1, 0), visible)
+        contexts = dict(zip(names, zip((own, other, own.roll(-1, 0), mean), where, strict=True), strict=True))
     found = {}
-    for name, (seen, where) in contexts.items():
-        queries, _ = model.query(seen, where, masked)  # (B, M, D)
+    for name, (context, locations) in contexts.items():
+        queries, _ = model.query(context, locations, masked)  # (B, M, D)
         found[name] = accuracies(masked_patch_logits(queries, candidates))
     model.train(was_training)
     return found
@@ -64,8 +69,6 @@ def accuracies(logits: Tensor) -> dict[str, float]:
     return {"row": by_row, "one_to_one": one_to_one}
 
 
-def _embed(model: Selfie, patches: Tensor, visible: Tensor, masked: Tensor) -> tuple[Tensor | None, Tensor]:
-    """Features of the visible (B, V, D) and of the masked patches (B, M, D), some images at a time."""
-    parts = [model.embed(*part) for part in zip(*(x.split(BATCH) for x in (patches, visible, masked)), strict=True)]
-    contexts, candidates = zip(*parts, strict=True)
-    return None if contexts[0] is None else torch.cat(contexts), torch.cat(candidates)
+def _embed(network: PatchNetwork, patches: Tensor) -> Tensor:
+    """(B, K, 3, S, S) → (B, K, D), some images at a time."""
+    return torch.cat([network(part) for part in patches.split(BATCH)])
