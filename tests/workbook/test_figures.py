@@ -38,7 +38,9 @@ def draw_all(image, grid, out):
     yield figures.draw_puzzle(image, grid, masked, out.logits[0])
     yield figures.draw_puzzles(image[None], grid, masked[None], {"a": out.logits, "b": out.logits}, ["first"])
     yield figures.draw_attention(image, grid, visible, masked, out.attention[0, :, 0, 0], ["1", "2", "3"], columns=2)
-    yield figures.draw_counts(torch.arange(grid.count), 3.0, 1.0)
+    yield figures.draw_similarities(torch.eye(grid.count), grid)
+    yield figures.draw_analogy(image, grid, masked[:4].tolist(), "a [MASK]", "b, c")
+    yield figures.draw_stages()
     yield figures.draw_training(range(3), [1.0, 2.0, 1.5], {0: 0.2, 2: 0.3}, 4)
     yield figures.draw_origins({"conv1": (100, True), "layer4": (90_000, False), "fc": (0, False)})
 

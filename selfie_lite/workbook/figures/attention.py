@@ -1,13 +1,16 @@
-"""Where a model looks."""
+"""Where a model looks, and what its locations have to do with each other."""
 
 from collections.abc import Sequence
 
 import torch
+from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from selfie_lite.patches import PatchGrid
-from selfie_lite.workbook.figures.canvas import figure, show_grid
+from selfie_lite.patches import PatchGrid, patchify
+from selfie_lite.workbook.figures.canvas import ORANGE, figure, frame, on_mats, show_frame, show_grid
 
 
 def draw_attention(
@@ -21,25 +24,39 @@ def draw_attention(
     color_label: str = "attention weight",
     low: float | None = 0.0,
     numbers: bool = False,
+    asked: Sequence[int] = (),
 ) -> Figure:
-    """Attention weights (n, V) over the visible patches of one image, laid over it; masked patches are hatched.
+    """Attention weights (n, V) over the visible patches of one image (3, H, W): every patch lies on a mat of the colour
+    of its weight, all maps on one scale; masked locations are hatched.
 
-    numbers: of the locations.
+    numbers: of the locations. asked: for each map, a location to be framed.
     """
     rows = -(-len(weights) // columns)
+    low, high = (weights.min().item() if low is None else low), weights.max().item()
+    colors = ScalarMappable(Normalize(low, high), colormaps["viridis"])
+    patches = patchify(image[None], grid)[0]
     with figure(rows, columns, 2.3 * columns + 0.6, 2.5 * rows) as (fig, axes):
         for ax in axes.flat:
             ax.axis("off")
-        low, top = (weights.min().item() if low is None else low), weights.max().item()
-        grey = image.float().mean(dim=0).round().to(torch.uint8).expand(3, -1, -1)  # so that colour means weight alone
-        for ax, row, title in zip(axes.flat, weights, titles, strict=False):
-            full = torch.full((grid.count,), float("nan"))
-            full[visible] = row.detach().float()
-            show_grid(ax, grey, grid, masked, 0 if numbers else None)
-            extent = (-0.5, grid.image_size - 0.5, grid.image_size - 0.5, -0.5)
-            shown = ax.imshow(
-                full.view(grid.side, grid.side).numpy(), cmap="viridis", alpha=0.65, vmin=low, vmax=top, extent=extent
-            )
+        for k, (ax, row, title) in enumerate(zip(axes.flat, weights, titles, strict=False)):
+            mats = torch.full((grid.count, 3), 255, dtype=torch.uint8)
+            mats[visible] = torch.from_numpy(colors.to_rgba(row.detach().float().numpy(), bytes=True)[:, :3])
+            picture, larger = on_mats(patches, grid, mats, round(0.35 * grid.patch_size))
+            show_grid(ax, picture, larger, masked, 0 if numbers else None)
+            if asked:
+                show_frame(ax, larger, asked[k])
             ax.set_title(title)
-        fig.colorbar(shown, ax=list(axes.flat), label=color_label, shrink=0.7)
+        fig.colorbar(colors, ax=list(axes.flat), label=color_label, shrink=0.7)
+    return fig
+
+
+def draw_similarities(similarity: Tensor, grid: PatchGrid) -> Figure:
+    """Every location compared with all: map number j, at its own place, shows row j of (N, N) on the grid; location j
+    itself is framed. One scale, -1 to 1."""
+    with figure(grid.side, grid.side, 1.2 * grid.side + 0.8, 1.2 * grid.side) as (fig, axes):
+        for j, ax in enumerate(axes.flat):
+            shown = ax.imshow(similarity[j].detach().view(grid.side, -1).numpy(), cmap="PuOr", vmin=-1, vmax=1)
+            frame(ax)
+            show_frame(ax, PatchGrid(grid.side, 1), j, ORANGE)
+        fig.colorbar(shown, ax=list(axes.flat), label="cosine similarity with the framed location", shrink=0.7)
     return fig

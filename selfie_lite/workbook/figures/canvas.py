@@ -11,10 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
+from matplotlib.patches import FancyBboxPatch, Rectangle
 from torch import Tensor
+from torchvision.utils import make_grid
 
-from selfie_lite.patches import PatchGrid
+from selfie_lite.patches import PatchGrid, unpatchify
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -143,34 +144,46 @@ def show_grid(ax: Axes, image: Tensor, grid: PatchGrid, masked: Sequence[int] | 
     ax.axis("off")
 
 
-def show_tile(ax: Axes, patch: Tensor, x: float, y: float, label: str, size: float = 1.0, below: bool = False) -> None:
-    """A patch at (x, y), with its label under it; a question mark stands above, unless `below`."""
-    show_image(ax.inset_axes((x, y, size, size), transform=ax.transData), patch)
-    if label:
-        at = (x + size / 2, y + size + 0.08) if below or label != "?" else (x + size / 2, y - 0.02)
-        ax.text(
-            *at,
-            label,
-            ha="center",
-            va="top" if below or label != "?" else "bottom",
-            fontsize=7 if len(label) > 2 else 9,
-        )
+def show_frame(ax: Axes, grid: PatchGrid, location: int, color: str = ORANGE, style: str = "-") -> None:
+    """A thick frame around one location of a grid that `show_grid` has drawn."""
+    corner = np.array([location % grid.side, location // grid.side]) * grid.patch_size - 0.5
+    ax.add_patch(
+        Rectangle(tuple(corner), grid.patch_size, grid.patch_size, fill=False, ec=color, ls=style, lw=3, zorder=2)
+    )
+
+
+def on_mats(patches: Tensor, grid: PatchGrid, colors: Tensor, mat: int) -> tuple[Tensor, PatchGrid]:
+    """The image that patches (N, 3, S, S) make when each lies on a mat of its colour (N, 3); and its grid."""
+    size = grid.patch_size + 2 * mat
+    cells = colors[:, :, None, None].repeat(1, 1, size, size)
+    cells[:, :, mat:-mat, mat:-mat] = patches
+    larger = PatchGrid(grid.side * size, size)
+    return unpatchify(cells[None], larger)[0], larger
+
+
+def show_tiles(ax: Axes, patches: Tensor, x: float, y: float, size: float, columns: int, letters: bool = False) -> None:
+    """Patches (n, 3, S, S) in rows, each `size` wide, from (x, y) to the right and down; with a, b, … under them."""
+    gap = -(-patches.shape[-1] // 12)
+    tiles = make_grid(patches, columns, padding=gap, pad_value=255)
+    pixel = size / (patches.shape[-1] + gap)
+    inset = ax.inset_axes((x, y, tiles.shape[2] * pixel, tiles.shape[1] * pixel), transform=ax.transData)
+    show_image(inset, tiles)
+    inset.axis("off")
+    for k in range(len(patches) * letters):
+        ax.text(x + (k + 0.55) * size, y + 1.1 * size, "abcdef"[k], ha="center", va="top", fontsize=9)
 
 
 def show_box(
-    ax: Axes, x: float, y: float, width: float, height: float, text: str, color: str, fontsize: float = 10
+    ax: Axes, x: float, y: float, width: float, height: float, text: str, color: str, size: float = 10, **style: Any
 ) -> None:
-    """A part of the network: a rounded box with its name."""
-    ax.add_patch(
-        FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0.02,rounding_size=0.2", fc="white", ec=color, lw=2)
-    )
-    ax.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=fontsize, color="black")
+    """A part of a network: a rounded box with its name."""
+    look: dict[str, Any] = {"boxstyle": "round,pad=0.02,rounding_size=0.2", "fc": "white", "ec": color, "lw": 2}
+    ax.add_patch(FancyBboxPatch((x, y), width, height, **look | style))
+    ax.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=size)
 
 
-def show_arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], label: str = "") -> None:
+def show_arrow(ax: Axes, x: float, y: float, to_x: float, to_y: float, label: str = "", **style: Any) -> None:
     """Where data goes."""
-    ax.add_patch(
-        FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=12, lw=1.2, color="black", shrinkA=0, shrinkB=0)
-    )
-    if label:
-        ax.text((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 - 0.2, label, ha="center", va="bottom", fontsize=9)
+    look: dict[str, Any] = {"arrowstyle": "-|>", "lw": 1.2, "color": "black", "shrinkA": 0, "shrinkB": 0}
+    ax.annotate("", (to_x, to_y), (x, y), arrowprops=look | style)
+    ax.text((x + to_x) / 2, (y + to_y) / 2 - 0.2, label, ha="center", va="bottom", fontsize=9)

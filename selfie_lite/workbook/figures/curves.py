@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from torch import Tensor
 
-from selfie_lite.workbook.figures.canvas import BLUE, GREEN, GREY, LINES, RED, SKY, figure, show_legend
+from selfie_lite.workbook.figures.canvas import BLUE, GREEN, GREY, LINES, figure, show_legend
 
 
 def draw_curves(
@@ -85,24 +84,4 @@ def draw_fractions(table: Sequence[dict], chance: float, title: str = "") -> Fig
         ax.set_xticks(range(len(counts)), [f"{n:,}" for n in counts])
         ax.set(xlabel="labelled images", ylabel="test accuracy", title=title, ylim=(0, None))
         show_legend(ax, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    return fig
-
-
-def draw_counts(counts: Tensor, expected: float, deviation: float) -> Figure:
-    """How often each location was masked (N,): the counts, and their distance from the expectation against the band of
-    two standard deviations that chance allows."""
-    with figure(1, 2, 11, 2.8) as (fig, axes):
-        left, right = axes[0]
-        for ax, heights, limits in (
-            (left, counts, (0, 1.35 * expected)),
-            (right, counts - expected, (-4 * deviation, 5 * deviation)),
-        ):
-            ax.bar(range(len(counts)), heights.tolist(), color=SKY, edgecolor="black", lw=0.5)
-            ax.set(xlabel="location", ylim=limits)
-        left.axhline(expected, color=RED, ls="--", label=f"expected: {expected:,.0f}")
-        left.set(ylabel="times masked", title="how often each location was masked")
-        right.axhspan(-2 * deviation, 2 * deviation, color=GREY, alpha=0.2, label="±2 standard deviations")
-        right.set(ylabel="counted − expected", title="the same, closer")
-        for ax in axes[0]:
-            ax.legend(loc="upper right", framealpha=1)
     return fig

@@ -3,17 +3,33 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from selfie_lite.patches import PatchGrid, patchify
-from selfie_lite.workbook.figures.canvas import RED, figure, frame, show_grid, show_image, show_tile
+from selfie_lite.workbook.figures.canvas import (
+    ORANGE,
+    figure,
+    frame,
+    on_mats,
+    show_frame,
+    show_grid,
+    show_image,
+    show_tiles,
+)
 
 
 def draw_images(
-    images: Tensor, titles: Sequence[str] = (), columns: int = 8, title: str = "", size: float = 1.1
+    images: Tensor | Sequence[Tensor],
+    titles: Sequence[str] = (),
+    columns: int = 8,
+    title: str = "",
+    size: float = 1.1,
+    outlines: Sequence[tuple[int, int, int]] = (),
 ) -> Figure:
-    """Images or patches (n, 3, H, W) uint8 in rows, each with its title."""
+    """Images or patches (n, 3, H, W) uint8 in rows, each with its title, and a square (row, column, side)."""
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     height = rows * (size + (0.25 if titles else 0.05)) + (0.3 if title else 0)
@@ -24,6 +40,10 @@ def draw_images(
             show_image(ax, image)
             if i < len(titles):
                 ax.set_title(titles[i], fontsize=8, parse_math=False)  # a class may be called $x$
+            if i < len(outlines):
+                row, column, side = outlines[i]
+                ax.add_patch(Rectangle((column - 0.5, row - 0.5), side, side, fill=False, ec=ORANGE, lw=2))
+                ax.set(xlim=(-0.5, image.shape[2] - 0.5), ylim=(image.shape[1] - 0.5, -0.5))
         if title:
             fig.suptitle(title, fontsize=10)
     return fig
@@ -35,72 +55,55 @@ def draw_grid(
     masked: Sequence[int] | Tensor = (),
     first: int = 0,
     title: str = "",
+    framed: Sequence[int] = (),
 ) -> Figure:
-    """One image (3, H, W) uint8 with its patch grid; masked locations are covered and hatched.
+    """One image (3, H, W) uint8 with its patch grid; masked locations are covered and hatched, `framed` ones framed.
 
     first: the number of the first location (0 in the code, 1 in the paper's example).
     """
     with figure(1, 1, 3.4, 3.4) as (fig, axes):
         show_grid(axes[0, 0], image, grid, masked, first)
+        for location in framed:
+            show_frame(axes[0, 0], grid, location)
         axes[0, 0].set_title(title)
     return fig
 
 
 def draw_encoder_decoder(image: Tensor, grid: PatchGrid, visible: Tensor, masked: Tensor, first: int = 0) -> Figure:
     """Side by side: the image (3, H, W), what the encoder gets, what the decoder gets."""
-    patches = patchify(image[None], grid)[0]
-    shown = min(len(visible), 12)
-    with figure(1, 3, 11, 3.6, width_ratios=[1, 1.25, 1.25]) as (fig, axes):
+    patches, asked = patchify(image[None], grid)[0], int(masked[0])
+    white = torch.full((grid.count, 3), 255, dtype=torch.uint8)
+    with figure(1, 3, 9.6, 3.6) as (fig, axes):
+        for ax in axes[0]:
+            ax.axis("off")
         whole, encoder, decoder = axes[0]
         show_grid(whole, image, grid, masked, first)
-        whole.set_title(f"the image: {len(visible)} patches visible, {len(masked)} masked")
-        for ax in (encoder, decoder):
-            ax.set(xlim=(0, 4.4), ylim=(4.2, 0))
-            ax.axis("off")
+        show_frame(whole, grid, asked)
+        whole.set_title(f"the image: {len(visible)} patches visible,\n{len(masked)} masked")
+        show_grid(encoder, *on_mats(patches, grid, white, -(-grid.patch_size // 8)), masked, first)
         encoder.set_title("the encoder gets visible patches,\neach with its location")
-        for k, location in enumerate(visible[:shown].tolist()):
-            show_tile(
-                encoder, patches[location], 0.1 + k % 4 * 1.1, 0.15 + k // 4 * 1.35, f"location {location + first}"
-            )
-        if len(visible) > shown:
-            encoder.text(0.1, 4.15, f"… and {len(visible) - shown} more", fontsize=9)
-        decoder.set_title("the decoder gets a location and\nthe masked patches to choose from")
-        asked = masked[0].item()
-        decoder.text(0.1, 0.45, f"What belongs at location {asked + first}?", fontsize=11, color=RED)
-        order = np.random.default_rng(0).permutation(min(len(masked), 12))
-        for k, i in enumerate(order):
-            show_tile(decoder, patches[masked[i]], 0.1 + k % 4 * 1.1, 0.9 + k // 4 * 1.1, "?", size=0.85)
-    return fig
-
-
-def draw_neighbors(queries: Tensor, neighbors: Tensor, title: str = "") -> Figure:
-    """Each row: a patch (Q, 3, S, S) and, right of the bar, its nearest neighbours (Q, K, 3, S, S), nearest first."""
-    count = neighbors.shape[1]
-    with figure(len(queries), count + 2, (count + 2) * 0.75, len(queries) * 0.8 + 0.5) as (fig, axes):
-        for row, query, near in zip(axes, queries, neighbors, strict=True):
-            for ax in row:
-                ax.axis("off")
-            show_image(row[0], query)
-            row[1].text(0.5, 0.5, "→", ha="center", va="center", fontsize=14)
-            for ax, patch in zip(row[2:], near, strict=True):
-                show_image(ax, patch)
-        fig.suptitle(title, fontsize=10)
+        columns = int(np.ceil(len(masked) ** 0.5))
+        decoder.set(xlim=(0, columns), ylim=(columns, 0), aspect="equal")
+        order = np.random.default_rng(0).permutation(len(masked))
+        show_tiles(decoder, patches[masked[order]], 0, 0, 0.95, columns)
+        decoder.set_title(
+            f'the decoder gets the question "what belongs\nat {asked + first}?" and the masked patches, shuffled'
+        )
     return fig
 
 
 def draw_feature_maps(stages: dict[str, Tensor], maps: int = 6) -> Figure:
-    """A few channels of each stage: {name: (channels, h, w)}. Each map has its own grey scale."""
-    with figure(len(stages), maps + 1, (maps + 1) * 1.1, len(stages) * 1.2, width_ratios=[1.4] + [1] * maps) as (
-        fig,
-        axes,
-    ):
+    """The channels of each stage that vary most: {name: (channels, h, w)}. One grey scale a row, with its numbers."""
+    size = (maps + 2) * 1.1, len(stages) * 1.2
+    with figure(len(stages), maps + 1, *size, width_ratios=[1.4] + [1] * maps) as (fig, axes):
         for row, (name, stage) in zip(axes, stages.items(), strict=True):
-            row[0].axis("off")
-            row[0].text(0, 0.5, f"{name}\n{stage.shape[0]} maps of\n{stage.shape[1]}×{stage.shape[2]}", va="center")
-            shown = stage[:3] if len(stage) == 3 else stage[stage.flatten(1).std(dim=1).argsort(descending=True)]
-            for ax in row[1 + len(shown) :]:
+            for ax in row:
                 ax.axis("off")
+            row[0].text(0, 0.5, f"{name}\n{stage.shape[0]} maps of\n{stage.shape[1]}×{stage.shape[2]}", va="center")
+            shown = stage[stage.flatten(1).std(dim=1).argsort(descending=True)[:maps]].detach()
             for ax, channel in zip(row[1:], shown, strict=False):
-                ax.imshow(channel.detach().numpy(), cmap="gray")
+                drawn = ax.imshow(channel.numpy(), cmap="gray", vmin=shown.min(), vmax=shown.max())
+                ax.axis("on")
                 frame(ax)
+            fig.colorbar(drawn, ax=list(row[1:]), fraction=0.05, pad=0.01)
     return fig

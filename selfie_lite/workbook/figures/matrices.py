@@ -14,6 +14,7 @@ def draw_matrix(matrix: Tensor, title: str = "", rows: str = "", columns: str = 
         ax = axes[0, 0]
         shown = ax.imshow(values, cmap="viridis")
         ax.set(title=title, xlabel=columns, ylabel=rows)
+        ax.set(xticks=range(values.shape[1]), yticks=range(values.shape[0]))
         middle = (values.min() + values.max()) / 2
         for i, k in np.ndindex(*values.shape):
             ink = "white" if values[i, k] < middle else "black"

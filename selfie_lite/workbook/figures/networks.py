@@ -1,4 +1,4 @@
-"""Networks as boxes: the whole of Selfie, and where a classifier's weights come from."""
+"""Networks as boxes: the whole of Selfie, what it is like, its two stages, where a classifier's weights come from."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,6 +12,7 @@ from selfie_lite.workbook.figures.canvas import (
     BLUE,
     GREEN,
     GREY,
+    ORANGE,
     PURPLE,
     RED,
     SKY,
@@ -19,87 +20,148 @@ from selfie_lite.workbook.figures.canvas import (
     figure,
     show_arrow,
     show_box,
+    show_frame,
     show_grid,
-    show_tile,
+    show_tiles,
 )
 
 
-def draw_selfie(image: Tensor, grid: PatchGrid, out: SelfieOutput, asked: int = 0, title: str = "") -> Figure:
-    """The whole of Selfie for one image (3, H, W): `out` is the model's output for that image alone.
+def draw_analogy(image: Tensor, grid: PatchGrid, masked: list[int], sentence: str, words: str) -> Figure:
+    """A sentence with a hole, [MASK], above an image (3, H, W) with holes; beside each what may fill it."""
+    fig, ax = drawing(10, 4.6)
+    ax.set(xlim=(0, 20), ylim=(9.2, 0))
+    for y, title in ((0.5, "BERT"), (3.4, "Selfie")):
+        ax.text(0.2, y, title, weight="bold", fontsize=12)
+    for k, word in enumerate(sentence.split()):
+        hole = word == "[MASK]"
+        show_box(ax, 0.3 + 1.9 * k, 1.1, 1.6, 0.9, word, ORANGE if hole else GREY, lw=3 if hole else 1)
+    show_arrow(ax, 11.8, 1.55, 13.2, 1.55)
+    ax.text(13.4, 0.7, "which word of a fixed vocabulary?", color=RED)
+    ax.text(13.4, 1.8, words, fontsize=10, style="italic")
+    left = ax.inset_axes((0.3, 3.9, 5.0, 5.0), transform=ax.transData)
+    show_grid(left, image, grid, masked, None)
+    for location in masked:
+        show_frame(left, grid, location)
+    show_arrow(ax, 5.6, 6.4, 7.2, 6.4)
+    ax.text(7.4, 4.6, "which of the hidden patches, for each hole?", color=RED)
+    order = np.random.default_rng(5).permutation(len(masked))
+    show_tiles(ax, patchify(image[None], grid)[0][masked][order], 7.4, 5.4, 2.2, len(masked), letters=True)
+    ax.text(7.4, 8.7, "other candidates in every image", style="italic")
+    return fig
 
+
+def draw_selfie(
+    image: Tensor, grid: PatchGrid, out: SelfieOutput, trained: SelfieOutput | None = None, asked: int = 0
+) -> Figure:
+    """The whole of Selfie for one image (3, H, W).
+
+    out: a model's output for that image alone. trained: that of a trained one, with the same masks.
     asked: which of the M masked locations the picture follows.
     """
     patches = patchify(image[None], grid)[0]
     visible, masked = out.visible[0].tolist(), out.masked[0].tolist()
-    probabilities = out.logits[0, asked].detach().softmax(dim=0).tolist()
     order = np.random.default_rng(5).permutation(len(masked))[:6]
     if asked not in order:  # the right one must be among those shown
         order[-1] = asked
-    fig, ax = drawing(12, 6.2)
-    ax.set(xlim=(0, 24), ylim=(12.4, 0))
-    left = ax.inset_axes((0.3, 3.6, 4.2, 4.2), transform=ax.transData)
+    fig, ax = drawing(13, 6)
+    ax.set(xlim=(0, 26), ylim=(12, 0))
+    left = ax.inset_axes((0.2, 3.3, 4.6, 4.6), transform=ax.transData)
     show_grid(left, image, grid, masked, 0)
-    ax.text(2.4, 3.1, "image: some patches are hidden", ha="center")
+    show_frame(left, grid, masked[asked], RED)
+    ax.text(2.5, 2.9, f"{len(masked)} of {grid.count} patches are hidden", ha="center")
+    ax.text(0.2, 9.0, f"Which hidden patch belongs\nat location {masked[asked]}?", color=RED, fontsize=11)
     _encoder(ax, patches, visible)
-    _decoder(ax, patches, masked, order, masked[asked])
-    _guess(ax, [probabilities[i] for i in order], [masked[i] == masked[asked] for i in order], len(masked))
-    ax.text(22.6, 12.1, f"dotted: chance, 1/{len(masked)}", ha="center", fontsize=8)
-    ax.text(0.4, 9.2, f"Which hidden patch belongs\nat location {masked[asked]}?", color=RED, fontsize=11)
-    ax.text(0.4, 0.6, title, weight="bold")
+    _decoder(ax, patches[masked][order], len(masked), masked[asked])
+    models = {"untrained": out} | ({"trained": trained} if trained else {})
+    chances = {name: model.logits[0, asked].detach().softmax(dim=0) for name, model in models.items()}
+    _guess(ax, {name: p[order].tolist() for name, p in chances.items()}, order.tolist().index(asked), len(masked))
+    losses = "\n".join(f"{name}: {-p[asked].log():.2f}" for name, p in chances.items())
+    show_box(ax, 21.7, 2.9, 4.0, 1.9, f"loss = −ln p(✓)\n{losses}", RED, 9)
     return fig
 
 
 def _encoder(ax: Axes, patches: Tensor, visible: list[int]) -> None:
     ax.text(8.0, 0.6, f"ENCODER: the {len(visible)} visible patches", ha="center", color=BLUE, weight="bold")
-    per_row = 4
-    for k, location in enumerate(visible[:12]):
-        show_tile(ax, patches[location], 6.1 + k % per_row * 1.0, 1.0 + k // per_row * 1.0, "", size=0.9)
+    show_tiles(ax, patches[visible[:12]], 5.9, 0.9, 1.0, 4)
     if len(visible) > 12:
-        ax.text(8.1, 4.35, f"… and {len(visible) - 12} more", ha="center", fontsize=8)
-    show_box(ax, 11.3, 1.3, 1.8, 2.3, "P\npatch\nnetwork", BLUE)
-    show_box(ax, 15.0, 1.3, 2.2, 2.3, "A\nattention\npooling", GREEN)
-    show_box(ax, 15.3, 4.3, 1.6, 0.8, "u0", GREEN)
-    show_box(ax, 18.6, 2.0, 1.0, 0.9, "u", GREEN)
-    show_box(ax, 13.15, 0.45, 1.9, 0.7, "+ locations e", PURPLE, fontsize=8)
-    show_arrow(ax, (10.2, 2.45), (11.3, 2.45))
-    show_arrow(ax, (13.1, 2.45), (15.0, 2.45))
-    ax.text(13.5, 2.9, "h", ha="center", va="center")
-    show_arrow(ax, (14.1, 1.15), (14.1, 2.4))
-    show_arrow(ax, (4.6, 4.6), (5.9, 3.4))
-    show_arrow(ax, (4.6, 7.4), (5.7, 8.9))
-    show_arrow(ax, (16.1, 4.3), (16.1, 3.6))
-    show_arrow(ax, (17.2, 2.45), (18.6, 2.45))
+        ax.text(8.0, 4.35, f"… and {len(visible) - 12} more", ha="center", fontsize=8)
+    show_box(ax, 11.2, 1.3, 1.9, 2.3, "P\npatch\nnetwork", BLUE)
+    show_box(ax, 13.4, 0.3, 2.0, 0.75, "+ e: where", PURPLE, 8)
+    show_box(ax, 15.7, 1.3, 2.4, 2.3, "A\nattention\npooling", GREEN)
+    show_box(ax, 16.2, 4.5, 1.4, 0.75, "u0", GREEN)
+    ax.text(
+        18.3, 4.1, f"pooled: {len(visible)} vectors → 1", fontsize=8, ha="center", va="center", backgroundcolor="white"
+    )
+    show_box(ax, 19.3, 2.0, 1.2, 0.9, "u", GREEN)
+    show_arrow(ax, 13.1, 2.45, 15.7, 2.45, "h")
+    for ends in (
+        (4.8, 4.6, 5.85, 3.2), (10.0, 2.45, 11.2, 2.45), (14.4, 1.05, 14.4, 1.75), (16.9, 4.5, 16.9, 3.6),
+        (18.1, 2.45, 19.3, 2.45),
+    ):  # fmt: skip
+        show_arrow(ax, *ends)
 
 
-def _decoder(ax: Axes, patches: Tensor, masked: list[int], order: np.ndarray, asked: int) -> None:
-    ax.text(9.6, 8.0, f"DECODER: the {len(masked)} hidden patches, shuffled", ha="center", color=RED, weight="bold")
-    for k, i in enumerate(order):
-        show_tile(ax, patches[masked[i]], 6.2 + k * 1.25 - 0.12 * len(order), 8.5, "abcdef"[k], size=1.05, below=True)
-    if len(masked) > 6:
-        ax.text(9.6, 10.7, f"six of {len(masked)} are drawn", ha="center", fontsize=8)
-    show_box(ax, 13.3, 8.2, 1.8, 1.8, "P\nthe same", BLUE)
-    show_arrow(ax, (12.3, 9.1), (13.3, 9.1))
-    show_box(ax, 18.0, 5.0, 2.2, 0.9, f"+ e of location {asked}", PURPLE, fontsize=8)
-    show_box(ax, 18.2, 6.6, 1.8, 0.8, "v = u + e", RED, fontsize=8)
-    ax.plot([19.1, 19.1], [2.9, 5.0], color="black", lw=1.2)
-    show_arrow(ax, (19.1, 5.9), (19.1, 6.6))
-    show_box(ax, 18.1, 8.5, 2.0, 1.2, "v · h\ndot products", GREY, fontsize=9)
-    show_arrow(ax, (19.1, 7.4), (19.1, 8.5))
-    show_arrow(ax, (15.1, 9.1), (18.1, 9.1), "h of each candidate")
-    show_arrow(ax, (20.1, 9.1), (20.7, 9.1))
+def _decoder(ax: Axes, candidates: Tensor, count: int, asked: int) -> None:
+    ax.text(5.7, 7.6, f"DECODER: the {count} hidden patches, shuffled", color=RED, weight="bold")
+    start = 10.3 - 1.2 * len(candidates)
+    show_tiles(ax, candidates, start, 8.3, 1.15, len(candidates), letters=True)
+    if count > len(candidates):
+        ax.text(8.0, 10.7, f"{len(candidates)} of {count} are drawn", ha="center", fontsize=8)
+    show_box(ax, 11.2, 7.8, 1.9, 2.3, "P\nthe same", BLUE)
+    show_box(ax, 14.6, 5.65, 2.9, 0.9, f"e of location {asked}", PURPLE, 8)
+    show_box(ax, 18.8, 5.6, 2.2, 1.0, "v = u + e", RED, 9)
+    show_box(ax, 18.9, 8.15, 2.0, 1.6, "v · h\ndot\nproducts", GREY, 9)
+    show_arrow(ax, 13.1, 8.95, 18.9, 8.95, f"h of each candidate\nnot pooled: {count} stay {count}")
+    for ends in (
+        (4.8, 7.0, start - 0.1, 8.8), (10.2, 8.95, 11.2, 8.95), (17.5, 6.1, 18.8, 6.1), (19.9, 2.9, 19.9, 5.6),
+        (19.9, 6.6, 19.9, 8.15), (20.9, 8.95, 21.75, 8.95), (23.7, 6.1, 23.7, 4.85),
+    ):  # fmt: skip
+        show_arrow(ax, *ends)
 
 
-def _guess(ax: Axes, probabilities: list[float], right: list[bool], choices: int) -> None:
-    bars = ax.inset_axes((21.6, 7.3, 2.2, 3.3), transform=ax.transData)
-    bars.barh(range(len(right)), probabilities, color=[GREEN if r else GREY for r in right],
-              hatch=["//" if r else "" for r in right], edgecolor="white")  # fmt: skip
-    for k, probability in enumerate(probabilities):
-        bars.text(probability + 0.03, k, f"{probability:.2f}", va="center", fontsize=8)
-    bars.set_yticks(range(len(right)), ["abcdef"[k] + (" ✓" if r else "") for k, r in enumerate(right)])
+def _guess(ax: Axes, chances: dict[str, list[float]], right: int, choices: int) -> None:
+    bars = ax.inset_axes((22.3, 6.8, 2.3, 3.7), transform=ax.transData)
+    count, thick = len(chances["untrained"]), 0.8 / len(chances)
+    for m, ((name, p), color) in enumerate(zip(chances.items(), (GREY, GREEN), strict=False)):
+        at = [k + thick * (m + 0.5) - 0.4 for k in range(count)]
+        bars.barh(at, p, thick, color=color, hatch="" if m else "///", edgecolor="white", label=name)
+        for y, chance in zip(at, p, strict=True):
+            bars.text(1.06, y, f"{chance:.2f}", va="center", fontsize=7)
+    bars.set_yticks(range(count), ["abcdef"[k] + (" ✓" if k == right else "") for k in range(count)])
     bars.axvline(1 / choices, color="black", ls=":", lw=1)
-    bars.set(xlim=(0, 1), xticks=[0, 0.5, 1], xlabel="softmax probability")
-    bars.set_title("the guess", fontsize=10)
-    bars.invert_yaxis()
+    bars.set(xlim=(0, 1), ylim=(count - 0.5, -0.5), xticks=[0, 1])
+    bars.set_title("softmax", fontsize=9)
+    handles, names = bars.get_legend_handles_labels()
+    bars.legend(handles, names, fontsize=7, loc="upper center", bbox_to_anchor=(0.45, -0.12), ncols=1, frameon=False,
+                title=f"dotted: chance, 1/{choices}", title_fontsize=7)  # fmt: skip
+
+
+def draw_stages() -> Figure:
+    """Pretraining and fine-tuning on one line of time: what is kept, what is thrown away, what starts fresh."""
+    fig, ax = drawing(10, 3.9)
+    ax.set(xlim=(0, 20), ylim=(7.8, 0))
+    ax.text(0.3, 0.6, "1 · PRETRAINING: images without labels, in patches", weight="bold")
+    ax.text(10.9, 0.6, "2 · FINE-TUNING: few labelled images, whole", weight="bold")
+    gone = {"ls": "--", "fc": "#EEEEEE"}
+    for x, y, width, height, text, color, style in (
+        (0.5, 2.7, 2.6, 2.0, "P\n3 blocks of\na ResNet", BLUE, {"fc": "#DDEEF8"}),
+        (4.6, 1.6, 4.2, 1.9, "e: location vectors\nA, u0: attention pooling", GREEN, gone),
+        (4.6, 5.0, 4.2, 1.0, "which patch belongs here?", RED, gone),
+        (11.0, 2.7, 2.6, 2.0, "P\nthe same\nweights", BLUE, {"fc": "#DDEEF8"}),
+        (14.3, 2.7, 2.0, 2.0, "block 4\nfresh", ORANGE, {"fc": "#FFF0CC"}),
+        (17.0, 2.7, 2.4, 2.0, "classifier\nfresh", ORANGE, {"fc": "#FFF0CC"}),
+        (15.6, 5.6, 3.8, 1.0, "which class is it?", RED, {}),
+    ):
+        show_box(ax, x, y, width, height, text, color, 9, **style)
+    for ends in (
+        (3.1, 3.2, 4.55, 2.6), (3.1, 3.9, 4.55, 5.4), (6.7, 3.5, 6.7, 4.95),
+        (13.6, 3.7, 14.25, 3.7), (16.3, 3.7, 16.95, 3.7), (18.2, 4.7, 18.2, 5.55),
+    ):  # fmt: skip
+        show_arrow(ax, *ends)
+    show_arrow(ax, 1.8, 4.8, 12.3, 4.8, lw=3, color=BLUE, connectionstyle="bar,fraction=0.14")
+    ax.text(7.0, 7.2, "P's weights are kept and go on learning; what is dashed is thrown away", color=BLUE, ha="center")
+    ax.axvline(10.2, 0.05, 0.95, color=GREY, lw=1, ls=":")
+    return fig
 
 
 def draw_origins(parts: dict[str, tuple[int, bool]]) -> Figure:
