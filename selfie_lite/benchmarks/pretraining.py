@@ -6,8 +6,9 @@ from functools import partial
 import torch
 
 from selfie_lite.augment import normalize
+from selfie_lite.benchmarks.reading import bench_input
 from selfie_lite.benchmarks.step import Step, count_operations, peak_memory
-from selfie_lite.benchmarks.surroundings import bench_input, bench_processes
+from selfie_lite.benchmarks.surroundings import bench_processes
 from selfie_lite.benchmarks.timing import in_turns, speeds, spread
 from selfie_lite.errors import SelfieLiteError, require_choice
 from selfie_lite.loss import masked_patch_logits

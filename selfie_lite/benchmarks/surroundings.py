@@ -1,23 +1,18 @@
-"""What surrounds a step: several processes, and reading image files."""
+"""What surrounds a step: several processes."""
 
 import json
-import multiprocessing
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import torch
 from accelerate.utils import patch_environment
-from torch.utils.data import DataLoader
 
-from selfie_lite.benchmarks.step import Step, bundled_images
-from selfie_lite.benchmarks.timing import speeds, spread
-from selfie_lite.data.catalog import BUNDLED
-from selfie_lite.data.datasets import ImageFiles
+from selfie_lite.benchmarks.step import bundled_images
+from selfie_lite.benchmarks.timing import spread
 from selfie_lite.data.importing import dataset_writer
 from selfie_lite.errors import SelfieLiteError
 from selfie_lite.training.pretrain import PretrainConfig
@@ -61,29 +56,3 @@ def images_per_second_of(config: PretrainConfig, processes: int, folder: Path) -
             raise SelfieLiteError(f"{processes} processes did not run: {done.stderr.strip()[-500:]}")
         lines = map(json.loads, (Path(place) / "runs/short/metrics.jsonl").read_text().splitlines())
         return statistics.median([line["images_per_second"] for line in lines if "images_per_second" in line][1:])
-
-
-def bench_input(config: PretrainConfig, turns: Callable) -> dict:
-    """What reading JPEG files alone can do, by worker processes, beside what the step takes."""
-    step = Step(config.updated(steps=10**9))
-    paths = sorted(str(path) for path in (BUNDLED / "photos").glob("*.jpg"))
-    cores = multiprocessing.cpu_count()
-    candidates, counts = {"step": step}, {"step": config.batch_size}
-    for workers in [n for n in (1, 2, 4, 8, 16, 32) if n <= cores]:
-        name, count = f"{workers} workers", 16 * workers * config.batch_size  # all read within the time taken
-        labels = torch.zeros(count, dtype=torch.int64)
-        files = ImageFiles("photos", "train", (paths * count)[:count], labels, ["any"], config.image_size)
-        loader = DataLoader(files, config.batch_size, num_workers=workers, persistent_workers=True)
-        candidates[name], counts[name] = partial(_exhaust, loader), count
-    rows = speeds(turns(candidates), counts, "step")
-    enough = [name for name, row in rows.items() if name != "step" and row["times_step"]["median"] >= 1]
-    return {
-        "files": "the ten bundled photos, JPEG, 224×224 pixels, over and over",
-        "rows": rows,
-        "fewest_that_keep_up_with_the_step": enough[0] if enough else f"more than {cores} workers",
-    }
-
-
-def _exhaust(loader: DataLoader) -> None:
-    for _ in loader:
-        pass

@@ -76,6 +76,8 @@ def _pretrain(cell: dict, factorized: bool) -> dict:
     )  # fmt: skip
     begun = (config.folder / "config.json").is_file()
     lines = read_metrics(pretrain(config.updated(resume="newest") if begun else config))
+    if "held_out_accuracy" not in lines[-1]:
+        raise SelfieLiteError(f"the run {config.name} was stopped; the same command goes on.")
     vectors = config.grid.side * 2 if factorized else config.grid.count
     found = {"accuracy": lines[-1]["held_out_accuracy"], "chance": config.chance, "number_of_vectors": vectors}
     return found | {"metrics": lines, "config": config.to_dict()}

@@ -9,7 +9,7 @@ import torch
 
 from selfie_lite import cli, sample_masks
 from selfie_lite.benchmarks import pretraining as bench
-from selfie_lite.benchmarks import step
+from selfie_lite.benchmarks import reading, step
 from selfie_lite.training.pretrain import PRESETS, make_model
 
 
@@ -88,6 +88,15 @@ def test_every_part_gives_its_rows(quick):
     assert bench.bench_locations(CONFIG, quick)["masked"] == 4
     growth = [row["changed"] for row in bench.bench_growth(CONFIG, quick)]
     assert {"batch 2", "batch 16", "M 1", "M 8", "N 4", "N 36"} <= set(growth)
+
+
+def test_reading_files_beside_the_usual_choice(quick, monkeypatch):
+    monkeypatch.setattr(reading, "FILES", 4)
+    monkeypatch.setattr(reading.reader_memory, "__defaults__", (500, 2))
+    result = bench.bench_input(CONFIG, quick)
+    assert {"selfie-lite, 1", "step"} < set(result["rows"]) and "times_the_usual" in result["rows"]["selfie-lite, 1"]
+    assert 5000 < result["bytes_an_image"]["file"] < 150_000
+    assert result["memory"]["paths"] == 500 and result["memory"]["largest_mb"] > 0
 
 
 def test_memory_is_that_of_a_process_of_its_own():
