@@ -30,6 +30,8 @@ def write_html(notebook: Path, links: Mapping[str, str] | None = None) -> Path:
     boards, number = False, count()
     for cell in page.cells:
         words = figure_words(cell.source)
+        if cell.metadata.get("jupyter", {}).get("source_hidden"):  # folded: imports and the like
+            cell.metadata["transient"] = {"remove_source": True}
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             data.pop(WIDGET, None)  # it needs a kernel

@@ -8,5 +8,5 @@ from selfie_lite.workbook.figures.canvas import to_png
 from selfie_lite.workbook.figures.curves import draw_curves, draw_fractions, draw_training
 from selfie_lite.workbook.figures.images import draw_encoder_decoder, draw_feature_maps, draw_grid, draw_images
 from selfie_lite.workbook.figures.ladder import draw_differences, draw_points
-from selfie_lite.workbook.figures.matrices import draw_matrices, draw_matrix
+from selfie_lite.workbook.figures.matrices import draw_matrices
 from selfie_lite.workbook.figures.networks import draw_analogy, draw_origins, draw_selfie, draw_stages

@@ -78,24 +78,12 @@ def show_legend(ax: Axes, **options: Any) -> None:
         text.set_parse_math(False)
 
 
-def to_png(fig: Figure, same: object = None, dpi: int = 80) -> bytes:
-    """The figure as PNG, quickly.
-
-    same: figures with the same axes, laid out alike; the layout, half of the work, is found for the first one only.
-    """
-    if places := _LAYOUTS.get(same):
-        fig.set_layout_engine("none")
-        for ax, place in zip(fig.axes, places, strict=True):
-            ax.set_position(place)
+def to_png(fig: Figure, dpi: int = 80) -> bytes:
+    """The figure as PNG, quickly."""
     fig.set_dpi(dpi)
     buffer = io.BytesIO()
     FigureCanvasAgg(fig).print_png(buffer, pil_kwargs={"compress_level": 1})
-    if same is not None:
-        _LAYOUTS[same] = [ax.get_position() for ax in fig.axes]
     return buffer.getvalue()
-
-
-_LAYOUTS: dict[object, list] = {}
 
 
 def pixels(image: Tensor) -> np.ndarray:
