@@ -168,8 +168,9 @@ def look(model: Selfie, image: Tensor, masked: Tensor | list[int] | None = None,
     weights = next(model.parameters())
     inputs = [x[None].to(weights.device) for x in (image, visible, masked)]
     with torch.no_grad(), _evaluating(model):
-        pixels = model.prepare(inputs[0]).to(weights.dtype)
-        out = model(pixels, *inputs[1:], return_attention=model.has_attention)
+        if weights.dtype != torch.float32:  # bytes, as a model takes them, become float32
+            inputs[0] = model.prepare(inputs[0]).to(weights.dtype)
+        out = model(*inputs, return_attention=model.has_attention)
     logits = out.logits[0].float().cpu()
     if not logits.isfinite().all():
         raise SelfieLiteError("the model answers NaN or infinity, no number: its weights are damaged, or diverged.")

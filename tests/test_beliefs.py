@@ -38,6 +38,11 @@ def test_beliefs_say_what_the_model_says():
     assert f"and {10 - wrong.right - 5} more" in said
 
 
+def test_a_pale_grey_image_is_an_image_too(model):
+    pale = torch.randint(130, 150, (3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert look(model, pale, [1, 5]).logits.isfinite().all(), "normalised, its values lie between 0 and 1"
+
+
 def test_images_are_cut_square_and_shrunk():
     image = torch.zeros(3, 64, 128, dtype=torch.uint8)
     image[:, :, 32:96] = 200

@@ -22,10 +22,14 @@ from selfie_lite.errors import SelfieLiteError
 PORT, NEXT = 8866, 50  # where the search for a free one begins, and how many it looks at
 ENDS = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 KERNEL = "selfie-lite-inspector"
-WORDS = """# What belongs where?
+WORDS = """<main>
+
+# What belongs where?
 
 Some patches of an image are cut out, and a network has learned to say which patch belongs in which hole. Put them back
-yourself; then see what the network believes, and where it looks."""
+yourself; then see what the network believes, and where it looks.
+
+</main>"""
 MAX_MESSAGE = 100_000_000  # bytes; or no upload above 10 MB
 
 

@@ -39,9 +39,8 @@ def write_html(notebook: Path, links: Mapping[str, str] | None = None) -> Path:
                 data["text/html"], boards = board_html(still, next(number)), True
             for kind in [kind for kind in data if kind.startswith("image/")]:
                 output.setdefault("metadata", {}).setdefault(kind, {}).setdefault("alt", next(words))
-    resources = {"metadata": {"path": str(notebook.parent)}}
-    body, _ = HTMLExporter(template_name="basic", embed_images=False).from_notebook_node(page, resources)
-    body = re.sub(r'\.ipynb((?:#[^"]*)?")', r".html\1", body)
+    body, _ = HTMLExporter(template_name="basic").from_notebook_node(page)
+    body = re.sub(r'(href="[^":]*)\.ipynb((?:#[^"]*)?")', r"\1.html\2", body)
     body = body.replace("<pre>", '<pre tabindex="0">')  # code wider than a page is scrolled, by keyboard too
     place = notebook.with_suffix(".html")
     write_file(place, shell(notebook.stem, _contents(body) + body, links or {}, boards))

@@ -11,6 +11,7 @@ from selfie_lite.errors import SelfieLiteError, suggestion
 from selfie_lite.files import read_json, write_file
 from selfie_lite.machine import environment, speed_probe
 from selfie_lite.workbook.notebook import Outcome, folder_of_runs, read_notebook, refuse_to_replace, run_notebook
+from selfie_lite.workbook.pages import shell, write_html
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "nbs"
 
@@ -69,21 +70,22 @@ def _refuse_to_replace_index(folder: Path) -> None:
 
 
 def write_index(folder: Path, outcomes: list[Outcome]) -> Path:
-    """index.html over the pages, and walkthrough.json with times, versions and device."""
+    """index.html over the pages, links between them, and walkthrough.json with times, versions and device."""
+    names = [outcome.notebook for outcome in outcomes]
+    for at, name in enumerate(names):
+        if (notebook := folder / f"{name}.ipynb").is_file():
+            beside = {"← " + names[at - 1]: names[at - 1]} if at else {}
+            beside["all notebooks"] = "index"
+            beside |= {names[at + 1] + " →": names[at + 1]} if at + 1 < len(names) else {}
+            write_html(notebook, {text: f"{to}.html" for text, to in beside.items()})
     rows = "\n".join(
         f'<tr><td><a href="{quote(o.notebook)}.html">{html.escape(o.notebook)}</a></td><td>{o.seconds:.0f} s</td>'
         f"<td>{'ran' if o.ok else 'failed: ' + html.escape(o.error)}</td></tr>"
         for o in outcomes
     )
     page = folder / "index.html"
-    write_file(
-        page,
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>selfie-lite walkthrough</title>'
-        "<style>body{font:16px sans-serif;max-width:50em;margin:3em auto;padding:0 1em}td,th{padding:.4em 1em;"
-        "text-align:left;border-bottom:1px solid #ccc}table{border-collapse:collapse}</style>"
-        "<h1>selfie-lite walkthrough</h1><table><tr><th>notebook</th><th>time</th><th>outcome</th></tr>"
-        f"{rows}</table></html>\n",
-    )
+    table = f"<table><tr><th>notebook</th><th>time</th><th>outcome</th></tr>{rows}</table>"
+    write_file(page, shell("selfie-lite walkthrough", f"<h1>selfie-lite walkthrough</h1>{table}", {}))
     records = [asdict(outcome) for outcome in outcomes]
     result = {"environment": environment(), "speed_probe_seconds": speed_probe(), "notebooks": records}
     write_file(folder / "walkthrough.json", json.dumps(result, indent=1) + "\n")

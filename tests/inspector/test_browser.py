@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("browser")
     (folder / "nbs").mkdir()
     shutil.copy(NOTEBOOKS / "07_patch_inspector.ipynb", folder / "nbs")
-    puzzles = still(InspectorState(compare="mask_token"), 3)
+    puzzles = still(InspectorState(compare="mask_token", image_number=7), 3)
     page = shell("Patches", "<h1>What belongs where?</h1>" + board_html(puzzles, 0), {"contents": "index.html"}, True)
     (folder / "board.html").write_text(page, encoding="utf-8")
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def open_page(browser, address, **options):
     context.set_default_timeout(90_000)
     page = context.new_page()
     page.on("pageerror", lambda error: pytest.fail(str(error)))
-    page.goto(address)
+    page.goto(address, timeout=180_000)
     return page
 
 
@@ -224,6 +224,7 @@ def test_pointing_shows_rows_and_columns_of_both_models_at_once(disk):
             expect(disk.locator(f".model-{number} .candidate.truth")).to_have_count(1)
             shares = disk.locator(f".model-{number} .share").all_inner_texts()
             assert abs(sum(int(re.sub(r"\D", "", share)) for share in shares) - 100) <= 2
+    disk.locator(".selfie-board").screenshot(path=SCREENSHOTS / "inspector.png")  # notebook 07 shows it
     disk.locator(".model-0 .candidate").nth(2).hover()
     for number in range(2):
         expect(words.nth(number)).to_contain_text("Patch C is likeliest at location")
