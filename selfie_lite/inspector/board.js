@@ -302,7 +302,7 @@ class Board {
     };
     this.inputs = {};
     const labels = Object.entries(kinds).map(([name, [words, kind, read]]) => {
-      const input = make(kind === "select" ? "select" : "input", kind === "select" ? {} : { type: kind, min: 0 });
+      const input = make(kind === "select" ? "select" : "input", { "aria-label": words, ...(kind === "select" ? {} : { type: kind, min: 0 }) });
       input.addEventListener(kind === "range" ? "input" : "change", set(name, read));
       this.inputs[name] = input;
       return make("label", { class: name }, words, input);
@@ -331,16 +331,17 @@ class Board {
       this.panels.replaceChildren(...this.parts.map((part) => part.panel));
     }
     this.lists = this.model.get("lists");
-    const chosen = this.model.get("chosen"), { data, model, classes, images, patches, steps } = this.lists;
+    const chosen = this.model.get("chosen");
+    const { data = [], model, classes = [], images, patches = 0, seeds = 0, steps = [] } = this.lists;
     const fit = (name, list, none) => options(this.inputs[name], list, none, chosen[name]);
     fit("data", data), fit("image_class", classes, "any"), fit("model", model), fit("compare", model, "nothing");
-    for (const [name, most] of [["image_number", images - 1], ["num_masked", patches], ["seed", this.lists.seeds]]) {
+    for (const [name, most] of [["image_number", images - 1], ["num_masked", patches], ["seed", seeds]]) {
       Object.assign(this.inputs[name], { max: most, value: chosen[name] ?? 0, min: name === "num_masked" ? 1 : 0 });
       show(this.inputs[name].parentElement, most > 0);
     }
     show(this.steps, steps.length > 1);
     Object.assign(this.step, { max: steps.length - 1, value: steps.indexOf(chosen.step) });
-    write(this.stepNow, String(chosen.step));
+    write(this.stepNow, `${chosen.step}`);
     const named = models.map((one) => one.name).join(" and ");
     write(this.summary, `${puzzle.title}; ${many(puzzle.masked.length, "patch")} of ${puzzle.side ** 2} hidden; model${models.length > 1 ? "s" : ""}: ${named}`);
     cropped(this.crop, puzzle.crop);

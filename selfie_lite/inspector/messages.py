@@ -58,60 +58,46 @@ def beliefs(name: str, found: Beliefs) -> dict[str, Any]:
     }
 
 
-def chosen(state: InspectorState) -> dict[str, Any]:
-    """What is chosen now, of what `lists` offers."""
-    names = ("step", "image_number", "image_class", "seed")
-    models = {"model": state.models[0][0], "compare": state.models[1][0] if len(state.models) > 1 else None}
-    return models | {
-        "data": state.data_name, "num_masked": len(state.masked), **{name: getattr(state, name) for name in names}
+def controls(state: InspectorState) -> dict[str, dict[str, Any]]:
+    """What is chosen now, of what can be; and what the board changes by itself."""
+    names = [name for name, _ in state.models]
+    return {
+        "chosen": {
+            "model": names[0], "compare": names[1] if len(names) > 1 else None, "data": state.data_name,
+            "num_masked": len(state.masked), **_of(state, "step", "image_number", "image_class", "seed"),
+        },
+        "lists": {
+            "model": state.sources.model_names(), "data": state.sources.data_names(),
+            "classes": list(dict.fromkeys(state.dataset.classes)), "steps": state.steps, "images": len(state.dataset),
+            "patches": state.grid.count - 1, "seeds": MAX_SEED,
+        },
+        "shown": _of(state, "view", "location", "block", "head"),
     }  # fmt: skip
 
 
-def lists(state: InspectorState) -> dict[str, Any]:
-    return {
-        "model": state.sources.model_names(),
-        "data": state.sources.data_names(),
-        "classes": list(dict.fromkeys(state.dataset.classes)),
-        "steps": state.steps,
-        "images": len(state.dataset),
-        "patches": state.grid.count - 1,
-        "seeds": MAX_SEED,
-    }
-
-
-def shown(state: InspectorState) -> dict[str, Any]:
-    """What the board changes by itself."""
-    return {name: getattr(state, name) for name in ("view", "location", "block", "head")}
+def _of(state: InspectorState, *names: str) -> dict[str, Any]:
+    return {name: getattr(state, name) for name in names}
 
 
 def still(state: InspectorState, count: int) -> dict[str, Any]:
     """All that a page needs to show the board without Python: this puzzle, and more with other images and holes."""
     state = copy(state)
     state.models, state._random = list(state.models), random.Random(state.seed)  # its own
-    start, puzzles = shown(state), []
+    page, puzzles = {"shown": controls(state)["shown"], "played": {}}, []
     for _ in range(count):
         found = [beliefs(name, one) for name, one in state.look()]
         puzzles.append({"puzzle": puzzle(state), "models": {one["name"]: one for one in found}, "code": code(state)})
         state.do("next_puzzle")
-    names = list(puzzles[0]["models"])
-    choices = {"model": names[0], "compare": names[1] if len(names) > 1 else None, "image_number": 0, "step": 0}
-    offered = {"model": names, "data": [], "classes": [], "steps": [0], "images": count, "patches": 0, "seeds": 0}
-    return {"puzzles": puzzles, "chosen": choices, "lists": offered, "shown": start, "played": {}}
+    first, *second = puzzles[0]["models"]
+    chosen = {"model": first, "compare": second[0] if second else None, "image_number": 0}
+    return page | {"puzzles": puzzles, "chosen": chosen, "lists": {"model": [first, *second], "images": count}}
 
 
 def code(state: InspectorState) -> str:
     """The two lines that rebuild the state. What was not given by name stands in them as a variable."""
-    settings = {
-        "compare": state.models[1][0] if len(state.models) > 1 else None,
-        "step": state.step if len(state.steps) > 1 else None,
-        "image_number": state.image_number,
-        "masked": state.masked,
-        "location": state.location,
-        "view": state.view,
-        "block": state.block,
-        "head": state.head,
-        "seed": state.seed,
-    }
+    settings: dict[str, Any] = {"compare": state.models[1][0] if len(state.models) > 1 else None}
+    settings |= {"step": state.step} if len(state.steps) > 1 else {}
+    settings |= _of(state, "image_number", "masked", "location", "view", "block", "head", "seed")
 
     def value_of(value: object) -> str:
         return value.replace(" ", "_") if value in GIVEN and value in state.sources.given else repr(value)

@@ -17,7 +17,7 @@ from typing import Any
 import nbformat
 from voila.app import Voila
 
-from selfie_lite.errors import SelfieLiteError
+from selfie_lite.errors import SelfieLiteError, require_number
 
 PORT, NEXT = 8866, 50  # where the search for a free one begins, and how many it looks at
 ENDS = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
@@ -56,19 +56,23 @@ def serve(call: str, port: int | None, browser: bool, say: Callable[[str], None]
     """
     port, token = choose_port(port), secrets.token_urlsafe(24)
     address = f"http://localhost:{port}/?token={token}"
+
+    def opened() -> None:
+        say(f"the inspector is at {address} while this runs; Ctrl-C ends it")
+        if browser:
+            webbrowser.open(address, new=2)
+
     with _ends_like_an_exit(), tempfile.TemporaryDirectory(prefix="selfie-lite-inspector-") as folder:
         notebook = _write_notebook(Path(folder), call)
         page = Page.instance(token=token, open_browser=True, port=port, port_retries=0, ip="localhost")
-        page.opened = lambda: _opened(address, browser, say)
+        page.opened = opened
         page.tornado_settings = {
             "websocket_max_message_size": MAX_MESSAGE,
             "allow_remote_access": False,  # Voilà allows it; a page elsewhere must not reach this one by another name
             "local_hostnames": ["localhost"],
         }
         words = [str(notebook), "--show_tracebacks=False", "--Voila.log_level=WARN"]
-        words += [
-            f"--MappingKernelManager.cull_{what}=60" for what in ("interval", "idle_timeout")
-        ]  # pages left behind
+        words += [f"--MappingKernelManager.cull_{what}=60" for what in ("interval", "idle_timeout")]  # of closed pages
         page.initialize(words)
         for number in ENDS:
             signal.signal(number, page._handle_signal_stop)
@@ -84,13 +88,12 @@ def choose_port(port: int | None) -> int:
     if port == 0:
         with socket.create_server(("localhost", 0)) as free:
             return free.getsockname()[1]
+    for number in range(PORT, PORT + NEXT) if port is None else ():
+        if not _why_not(number):
+            return number
     if port is None:
-        for number in range(PORT, PORT + NEXT):
-            if not _why_not(number):
-                return number
         raise SelfieLiteError(f"the ports {PORT} to {PORT + NEXT - 1} are all taken: name another with --port.")
-    if not 0 < port < 2**16:
-        raise SelfieLiteError(f"ports run from 1 to {2**16 - 1}, or 0 for any free one, but --port is {port}.")
+    require_number("--port", port, 1, 2**16 - 1, hint=" 0 stands for any free one.")
     if why := _why_not(port):
         raise SelfieLiteError(f"port {port} {why}: name another with --port, or 0 for any free one.")
     return port
@@ -98,18 +101,14 @@ def choose_port(port: int | None) -> int:
 
 def _why_not(port: int) -> str:
     """Why this port of localhost cannot be had, by any of its addresses; "" if it can."""
-    for family, kind, _, _, address in socket.getaddrinfo("localhost", port, type=socket.SOCK_STREAM):
-        with socket.socket(family, kind) as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
-            if family == socket.AF_INET6:
-                tried.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            try:
-                tried.bind(address)
-            except OSError as error:
-                if error.errno == errno.EADDRINUSE:
-                    return "is taken, perhaps by another inspector"
-                if error.errno in (errno.EACCES, errno.EPERM):
-                    return "is kept for the system"
+    for family, _, _, _, address in socket.getaddrinfo("localhost", port, type=socket.SOCK_STREAM):
+        try:
+            socket.create_server(address[:2], family=family).close()
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return "is taken, perhaps by another inspector"
+            if error.errno in (errno.EACCES, errno.EPERM):
+                return "is kept for the system"
     return ""
 
 
@@ -128,12 +127,6 @@ def _write_notebook(folder: Path, call: str) -> Path:
     notebook = folder / "inspector.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), notebook)
     return notebook
-
-
-def _opened(address: str, browser: bool, say: Callable[[str], None]) -> None:
-    say(f"the inspector is at {address} while this runs; Ctrl-C ends it")
-    if browser:
-        webbrowser.open(address, new=2)
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """The patch inspector as a widget: it tells the board what the state has become, and the state what is asked of it."""
 
 import base64
+import json
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,7 @@ from selfie_lite.inspector import messages
 from selfie_lite.inspector.state import InspectorState
 from selfie_lite.selfie import Selfie
 
-HERE = Path(__file__).parent
-STILL = "application/vnd.selfie-lite.board+json"  # in an output, for pages: `workbook.pages` makes a board of it
+STILL = "application/vnd.selfie-lite.board"  # JSON in an output, of which `workbook.pages` makes a board
 
 
 class PatchInspector(anywidget.AnyWidget):
@@ -46,7 +45,7 @@ class PatchInspector(anywidget.AnyWidget):
         SelfieLiteError: for a model, data set, image or location that does not exist or does not fit.
     """
 
-    _esm, _css = HERE / "board.js", HERE / "board.css"
+    _esm, _css = (Path(__file__).with_name(name) for name in ("board.js", "board.css"))
     puzzle, first, second = Dict().tag(sync=True), Dict().tag(sync=True), Dict().tag(sync=True)
     chosen, lists = Dict().tag(sync=True), Dict().tag(sync=True)
     shown, played = Dict().tag(sync=True), Dict().tag(sync=True)  # the board changes these two
@@ -104,7 +103,7 @@ class PatchInspector(anywidget.AnyWidget):
         words = " ".join(f"{name}: {beliefs.describe_puzzle()}" for name, beliefs in self.state.look())
         data["text/plain"] = repr(self)
         data["image/png"] = base64.b64encode(self.to_png()).decode()  # for places where no widget runs
-        data[STILL] = messages.still(self.state, self._puzzles)
+        data[STILL] = json.dumps(messages.still(self.state, self._puzzles))
         return data, about | {"image/png": {"alt": f"A patch puzzle. {words}"}}
 
     def to_png(self) -> bytes:
@@ -137,8 +136,7 @@ class PatchInspector(anywidget.AnyWidget):
     def _news(self) -> dict[str, Any]:
         """The traits, as the state is; what has not changed is not sent again."""
         looked = self.state.look()
-        told: dict[str, Any] = {name: getattr(messages, name)(self.state) for name in ("chosen", "lists", "shown")}
-        told |= {"lines": self.code(), "message": "", "turn": self.turn + 1}
+        told = messages.controls(self.state) | {"lines": self.code(), "message": "", "turn": self.turn + 1}
         if looked is not self._told:
             first, second = [*(messages.beliefs(*one) for one in looked), {}][:2]
             told |= {"puzzle": messages.puzzle(self.state), "first": first, "second": second}
@@ -150,24 +148,21 @@ class PatchInspector(anywidget.AnyWidget):
             for name, value in (self._news() | {"message": message}).items():
                 setattr(self, name, value)
 
-    def _try(self, act: Callable, *values: Any) -> None:
+    def _asked(self, _: Any, wish: dict, buffers: list) -> None:
+        """By the board: one setting, one action, a file, or the picture."""
         message = ""
         try:
-            act(*values)
+            if "set" in wish:
+                self.state.set(*wish["set"])
+            elif "do" in wish:
+                self.state.do(*wish["do"])
+            elif "upload" in wish:
+                self.state.upload(wish["upload"], bytes(buffers[0]))
+            else:
+                self.send({"save": self._file_name()}, [self.to_png()])
         except (SelfieLiteError, OSError) as error:
             message = str(error)
         self._show(message)
-
-    def _asked(self, _: Any, wish: dict, buffers: list) -> None:
-        """By the board: one setting, one action, a file, or the picture."""
-        if "set" in wish:
-            self._try(self.state.set, *wish["set"])
-        elif "do" in wish:
-            self._try(self.state.do, *wish["do"])
-        elif "upload" in wish:
-            self._try(self.state.upload, wish["upload"], bytes(buffers[0]))
-        elif "save" in wish:
-            self._try(lambda: self.send({"save": self._file_name()}, [self.to_png()]))
 
     @observe("shown")
     def _looked_at(self, change: Any) -> None:

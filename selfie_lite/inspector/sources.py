@@ -1,8 +1,7 @@
 """Opening what the inspector looks at: models with their checkpoints, data sets, and single image files."""
 
 import io
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,9 @@ class Sources:
     "your other model" or "your data"."""
 
     def __init__(self) -> None:
-        self._models: OrderedDict[Hashable, Any] = OrderedDict()
-        self._data: OrderedDict[Hashable, Any] = OrderedDict()
-        self.uploads: OrderedDict[str, ImageDataset] = OrderedDict()
+        self.open_model = lru_cache(KEPT)(load_history)
+        self.open_data = lru_cache(KEPT)(_open_dataset)
+        self.uploads: dict[str, ImageDataset] = {}
         self.given: dict[str, Any] = {}  # what has no name
         self._paths: dict[str, None] = {}  # data sets by path, and models, in the order in which they were met
         self._runs: dict[str, None] = {}
@@ -43,12 +42,12 @@ class Sources:
         """
         if isinstance(source, Selfie):
             self.given[name] = {0: source.eval()}
-        key = _name_of(source, name)
-        if isinstance(source, Selfie) or key in self.given:
-            return key, self.given[key]
-        history = _kept(self._models, key, lambda: load_history(source))
-        self._runs[key] = None
-        return key, history
+            return name, self.given[name]
+        if str(source) in self.given:
+            return str(source), self.given[str(source)]
+        history = self.open_model(str(source))
+        self._runs[str(source)] = None
+        return str(source), history
 
     def dataset(self, source: str | Path | Dataset, name: str) -> tuple[str, Dataset]:
         """The name of a data set, and its test part, where there is one; an image file is a data set of one.
@@ -58,14 +57,13 @@ class Sources:
         """
         if isinstance(source, ImageDataset | ImageFiles):
             self.given[name] = source
-        key = _name_of(source, name)
-        if isinstance(source, ImageDataset | ImageFiles) or key in self.given:
-            return key, self.given[key]
-        if key in self.uploads:
-            return key, self.uploads[key]
-        dataset = _kept(self._data, key, lambda: _open_dataset(source))
-        self._paths[key] = None
-        return key, dataset
+            return name, source
+        for there in (self.given, self.uploads):
+            if str(source) in there:
+                return str(source), there[str(source)]
+        dataset = self.open_data(str(source))
+        self._paths[str(source)] = None
+        return str(source), dataset
 
     def upload(self, name: str, content: bytes) -> tuple[str, ImageDataset]:
         """An image file that came through the browser, as a data set of one, not kept yet; `keep` does that. The name
@@ -79,17 +77,17 @@ class Sources:
         return name, _one_image(name, read_image(io.BytesIO(content), name=name))
 
     def keep(self, name: str, image: ImageDataset) -> None:
-        _kept(self.uploads, name, lambda: image)
-        self.uploads[name] = image
+        self.uploads.pop(name, None)  # it comes last
+        self.uploads = dict([*self.uploads.items(), (name, image)][-KEPT:])
 
     def model_names(self) -> list[str]:
         """What `model` opens: bundled models, runs, and what was opened by path or given."""
-        given = [name for name in self.given if isinstance(self.given[name], dict)]
+        given = [name for name, what in self.given.items() if isinstance(what, dict)]
         return list(dict.fromkeys([*self._here[0], *self._runs, *given]))
 
     def data_names(self) -> list[str]:
         """What `dataset` opens."""
-        given = [name for name in self.given if not isinstance(self.given[name], dict)]
+        given = [name for name, what in self.given.items() if not isinstance(what, dict)]
         return list(dict.fromkeys([*self._here[1], *self._paths, *self.uploads, *given]))
 
 
@@ -98,22 +96,9 @@ def _known_data() -> list[str]:
     return ["sample", "photos", *sorted(here & {*KNOWN} - {"sample", "photos"}), *sorted(here - {*KNOWN})]
 
 
-def _name_of(source: object, name: str) -> str:
-    return str(source) if isinstance(source, str | Path) else name
-
-
-def _kept(kept: OrderedDict, key: Hashable, open_it: Callable[[], Any]) -> Any:
-    if key not in kept:
-        kept[key] = open_it()
-    kept.move_to_end(key)
-    while len(kept) > KEPT:
-        kept.popitem(last=False)
-    return kept[key]
-
-
-def _open_dataset(source: str | Path) -> Dataset:
+def _open_dataset(source: str) -> Dataset:
     if Path(source).expanduser().is_file():
-        return _one_image(str(source), read_image(Path(source).expanduser()))
+        return _one_image(source, read_image(Path(source).expanduser()))
     try:
         return load_dataset(source, "test", download=False)
     except DatasetNotFoundError:

@@ -32,9 +32,8 @@ class InspectorState:
     """
 
     image_number: int
-    masked: list[int]
+    masked: list[int] = []
     raw: Tensor  # (3, H, W) uint8, the image as it is in its data set
-    _looked: tuple[Tensor | None, tuple, list[tuple[str, Beliefs]]]
 
     def __init__(
         self,
@@ -46,22 +45,22 @@ class InspectorState:
         seed: int = 0,
         **wanted: Any,
     ):
-        self.sources = Sources()
+        self.sources, self._random = Sources(), random.Random(seed)
+        self._looked: tuple[Tensor | None, tuple, list[tuple[str, Beliefs]]] = (None, (), [])
         self.models = [self.sources.model(model, GIVEN[0])]  # by name, at every step that there is; one or two
         self.data_name, self.dataset = self.sources.dataset(dataset, GIVEN[2])
         self.image_class: str | None = None  # None: any
-        require_number("seed", seed, 0, MAX_SEED)
-        self.seed, self.step, self.location, self.view = seed, self.steps[-1], -1, "play"
+        self.step = self.steps[-1] if step is None else step
+        self.view, self.location, self.seed = "play", -1, seed
         self.block: int | None = None
         self.head: int | None = None
-        self._random, self._looked = random.Random(seed), (None, (), [])
-        if step is not None:
-            self._set_step(step)
+        self._check_step()
         self._set_image_number(image_number)
-        self._hide(self._draw_masks(self.model.num_masked))
+        self._set_seed(seed)
         for name in ("view", "masked", "compare", "location", "block", "head"):
             if wanted.get(name) is not None:
-                getattr(self, f"_set_{name}")(wanted[name])
+                self._change(name, wanted[name])
+        self._check()
         self.look()
 
     @property
@@ -99,7 +98,7 @@ class InspectorState:
         """Change one of SETTINGS."""
         require_choice("setting", name, SETTINGS)
         with self._whole_or_not_at_all():
-            getattr(self, f"_set_{name}")(value)
+            self._change(name, value)
 
     def do(self, name: str, *values: int) -> None:
         """Do one of ACTIONS."""
@@ -117,40 +116,54 @@ class InspectorState:
 
     @contextmanager
     def _whole_or_not_at_all(self) -> Iterator[None]:
-        before = self.__dict__ | {"models": list(self.models)}
+        before, given = self.__dict__ | {"models": list(self.models)}, dict(self.sources.given)
         try:
             yield
+            self._check()
             self.look()
         except BaseException:
-            self.__dict__ = before
+            self.__dict__, self.sources.given = before, given
             raise
 
-    # Settings. Each is followed by a look, and taken back if that fails.
+    def _change(self, name: str, value: Any) -> None:
+        change = getattr(self, f"_set_{name}", None)
+        change(value) if change else setattr(self, name, value)
+
+    def _check(self) -> None:
+        """What must hold after every change; if it does not, the change is taken back."""
+        self._check_step()
+        require_choice("view", self.view, VIEWS)
+        if self.location not in self.masked:
+            raise SelfieLiteError(f"location {self.location} is not hidden; hidden are {_some_of(self.masked)}.")
+        for name, history in self.models:
+            if self.view == "attention" and not next(iter(history.values())).has_attention:
+                raise SelfieLiteError(f"{name} has no attention to show: it pools by mean or max, or not at all.")
+        for name in ("block", "head"):
+            if (number := getattr(self, name)) is not None:
+                require_number(name, number, 0)
+        if self.block is not None or self.head is not None:
+            self.look()[0][1].attention_from(None, self.block, self.head)
+
+    def _check_step(self) -> None:
+        if self.step not in self.steps:
+            raise SelfieLiteError(f"no checkpoint of step {self.step}; there are: {_some_of(self.steps)}.")
+
+    # Settings that change others too
 
     def _set_model(self, name: str | Path | Selfie) -> None:
         before = self.grid
         self.models[0] = self.sources.model(name, GIVEN[0])
-        self.step = self.steps[-1]
+        self.step, self.block, self.head = self.steps[-1], None, None
         _require_one_grid(self.models)
         if self.grid != before:
             fit_image(self.raw, self.grid)
             self._hide(self._draw_masks(self.model.num_masked))
-        try:
-            self._require_attention()
-        except SelfieLiteError:  # it has less of that
-            self.block = self.head = None
         if self.view == "attention" and not self.model.has_attention:
             self.view = "guess"
-
-    def _set_step(self, step: int) -> None:
-        if step not in self.steps:
-            raise SelfieLiteError(f"no checkpoint of step {step}; there are: {_some_of(self.steps)}.")
-        self.step = step
 
     def _set_compare(self, name: str | Path | Selfie | None) -> None:
         self.models[1:] = [] if name is None else [self.sources.model(name, GIVEN[1])]
         _require_one_grid(self.models)
-        self._set_view(self.view)
 
     def _set_data(self, name: str | Path | Dataset) -> None:
         self.data_name, self.dataset = self.sources.dataset(name, GIVEN[2])
@@ -180,34 +193,7 @@ class InspectorState:
     def _set_seed(self, seed: int) -> None:
         require_number("seed", seed, 0, MAX_SEED)
         self.seed = seed
-        self._hide(self._draw_masks(len(self.masked)))
-
-    def _set_view(self, view: str) -> None:
-        require_choice("view", view, VIEWS)
-        for name, history in self.models:
-            if view == "attention" and not next(iter(history.values())).has_attention:
-                raise SelfieLiteError(f"{name} has no attention to show: it pools by mean or max, or not at all.")
-        self.view = view
-
-    def _set_location(self, location: int) -> None:
-        if location not in self.masked:
-            raise SelfieLiteError(f"location {location} is not hidden; hidden are {_some_of(self.masked)}.")
-        self.location = location
-
-    def _set_block(self, block: int | None) -> None:
-        self.block = block
-        self._require_attention()
-
-    def _set_head(self, head: int | None) -> None:
-        self.head = head
-        self._require_attention()
-
-    def _require_attention(self) -> None:
-        for name in ("block", "head"):
-            if (number := getattr(self, name)) is not None:
-                require_number(name, number, 0)
-        if self.block is not None or self.head is not None:
-            look(self.model, self.raw, self.masked).attention_from(None, self.block, self.head)
+        self._hide(self._draw_masks(len(self.masked) or self.model.num_masked))
 
     def _numbers(self) -> Sequence[int]:
         """Of the images of the chosen class."""

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from selfie_lite.files import write_file
 from selfie_lite.workbook import figures
 
-STILL = "application/vnd.selfie-lite.board+json"  # what an inspector leaves in its output
+STILL = "application/vnd.selfie-lite.board"  # what an inspector leaves in its output
 WIDGET = "application/vnd.jupyter.widget-view+json"
 MOST_LINKS = 14  # in a table of contents
 
@@ -36,7 +36,7 @@ def write_html(notebook: Path, links: Mapping[str, str] | None = None) -> Path:
             data = output.get("data", {})
             data.pop(WIDGET, None)  # it needs a kernel
             if still := data.pop(STILL, None):
-                data["text/html"], boards = board_html(still, next(number)), True
+                data["text/html"], boards = board_html(json.loads(still), next(number)), True
             for kind in [kind for kind in data if kind.startswith("image/")]:
                 output.setdefault("metadata", {}).setdefault(kind, {}).setdefault("alt", next(words))
     body, _ = HTMLExporter(template_name="basic").from_notebook_node(page)

@@ -224,6 +224,9 @@ def test_pointing_shows_rows_and_columns_of_both_models_at_once(disk):
             expect(disk.locator(f".model-{number} .candidate.truth")).to_have_count(1)
             shares = disk.locator(f".model-{number} .share").all_inner_texts()
             assert abs(sum(int(re.sub(r"\D", "", share)) for share in shares) - 100) <= 2
+    disk.set_viewport_size({"width": 1100, "height": 1300})
+    holes.first.hover()
+    disk.wait_for_timeout(250)  # bars have grown
     disk.locator(".selfie-board").screenshot(path=SCREENSHOTS / "inspector.png")  # notebook 07 shows it
     disk.locator(".model-0 .candidate").nth(2).hover()
     for number in range(2):

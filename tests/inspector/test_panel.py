@@ -40,9 +40,7 @@ def sent(inspector, monkeypatch):
     monkeypatch.setattr(inspector.comm, "send", lambda data=None, **rest: messages.append(data))
 
     def read():
-        found = [
-            ({*data.get("state", {})}, len(json.dumps(data))) for data, _ in messages if data["method"] == "update"
-        ]
+        found = [({*data["state"]}, len(json.dumps(data))) for data in messages if data["method"] == "update"]
         messages.clear()
         return found
 
@@ -244,7 +242,7 @@ def test_an_output_has_a_picture_with_words_and_puzzles_for_pages(inspector):
     data, about = inspector._repr_mimebundle_()
     assert base64.b64decode(data["image/png"]) == inspector.to_png() and "of 4 right" in about["image/png"]["alt"]
     assert data["text/plain"] == repr(inspector) and "application/vnd.jupyter.widget-view+json" in data
-    (one,) = data[STILL]["puzzles"]
+    (one,) = json.loads(data[STILL])["puzzles"]
     assert one["puzzle"] == inspector.puzzle and one["models"] == {"additive": inspector.first}
 
 
