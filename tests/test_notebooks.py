@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from selfie_lite import load_dataset
 from selfie_lite.evaluation import read_results
 from selfie_lite.workbook.notebook import run_notebook
+from selfie_lite.workbook.pages import write_html
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "nbs").glob("[0-9][0-9]_*.ipynb"))
 OTHER = {
@@ -103,6 +105,12 @@ def test_parameters_are_typed_and_explained(path):
     assert "seed" in assigned and list(parameters) == assigned, "papermill could not read a line"
     for name, parameter in parameters.items():
         assert parameter["inferred_type_name"] in ("int", "float", "str", "bool") and parameter["help"], name
+
+
+def test_a_reader_of_a_page_does_not_begin_with_imports(tmp_path):
+    shutil.copy(NOTEBOOKS[0], tmp_path)
+    page = write_html(tmp_path / NOTEBOOKS[0].name).read_text(encoding="utf-8")
+    assert "draw_analogy" in page and "refuse_unknown_parameters" not in page
 
 
 @each_notebook

@@ -22,7 +22,6 @@ def draw_attention(
     titles: Sequence[str],
     columns: int = 4,
     color_label: str = "attention weight",
-    low: float | None = 0.0,
     numbers: bool = False,
     asked: Sequence[int] = (),
 ) -> Figure:
@@ -32,8 +31,7 @@ def draw_attention(
     numbers: of the locations. asked: for each map, a location to be framed.
     """
     rows = -(-len(weights) // columns)
-    low, high = (weights.min().item() if low is None else low), weights.max().item()
-    colors = ScalarMappable(Normalize(low, high), colormaps["viridis"])
+    colors = ScalarMappable(Normalize(0, weights.max().item()), colormaps["viridis"])
     patches = patchify(image[None], grid)[0]
     with figure(rows, columns, 2.3 * columns + 0.6, 2.5 * rows) as (fig, axes):
         for ax in axes.flat:
