@@ -41,7 +41,9 @@ def write_html(notebook: Path, links: Mapping[str, str] | None = None) -> Path:
                 output.setdefault("metadata", {}).setdefault(kind, {}).setdefault("alt", next(words))
     body, _ = HTMLExporter(template_name="basic").from_notebook_node(page)
     body = re.sub(r'(href="[^":]*)\.ipynb((?:#[^"]*)?")', r"\1.html\2", body)
-    body = body.replace("<pre>", '<pre tabindex="0">')  # code wider than a page is scrolled, by keyboard too
+    for tag in ("pre", "table"):  # what is wider than the page is scrolled, by keyboard too
+        body = re.sub(f"<{tag}\\b", f'<{tag} tabindex="0"', body)
+    body = body.replace("<th></th>", "<td></td>")  # the corner of a data frame heads nothing
     place = notebook.with_suffix(".html")
     write_file(place, shell(notebook.stem, _contents(body) + body, links or {}, boards))
     return place
