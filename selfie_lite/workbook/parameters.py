@@ -32,17 +32,6 @@ def refuse_unknown_parameters() -> None:
                     names[name] = read_value(name, names[name], known[name])
 
 
-def require_number(name: str, value: int, count: int) -> int:
-    """`value`, if it is the number of one of `count` things.
-
-    Raises:
-        SelfieLiteError: with the numbers that there are.
-    """
-    if not 0 <= value < count:
-        raise SelfieLiteError(f"{name} runs from 0 to {count - 1} here, but is {value}.")
-    return value
-
-
 def read_parameters(pairs: list[tuple[str, str]], notebooks: list[Path]) -> dict[str, object]:
     """Parameter values from a command line, checked against what the notebooks have.
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from selfie_lite import SelfieLiteError
-from selfie_lite.workbook.parameters import read_value, refuse_unknown_parameters, require_number
+from selfie_lite.workbook.parameters import read_value, refuse_unknown_parameters
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,3 @@ def test_in_a_notebook_text_that_is_a_number_becomes_one(monkeypatch):
         injected(monkeypatch, "steps = 'a few'", steps="a few")
     with pytest.raises(SelfieLiteError, match="no parameter 'step'. Did you mean 'steps'"):
         injected(monkeypatch, "step = 4", step=4)
-
-
-def test_numbers_of_images():
-    assert require_number("image_number", 39, 40) == 39
-    with pytest.raises(SelfieLiteError, match="image_number runs from 0 to 39 here, but is 47"):
-        require_number("image_number", 47, 40)

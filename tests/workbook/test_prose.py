@@ -37,6 +37,7 @@ def row(text, name):
 
 def test_00_the_picture_and_the_glossary():
     assert "untrained: loss 1.3" in said("00", "00-010") and "3 of 4 right" in said("00", "00-010")
+    assert row(said("03", "03-b01"), "as they are")[1] == pytest.approx(0.6, abs=0.05), "six questions in ten"
     assert "about even" in prose("00", "00-009") and all(0.15 < n < 0.35 for n in numbers(said("00", "00-008")))
     glossary = prose("00", "00-b01")
     for count in (4, 12):
