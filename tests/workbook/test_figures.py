@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -63,6 +65,27 @@ def test_selfie_bars_are_the_softmax_and_include_the_right_one(scene):
         labels = [label.get_text() for label in bars.get_yticklabels()]
         right = [width for width, label in zip(widths, labels, strict=True) if "✓" in label]
         assert right == [pytest.approx(out.logits[0, asked].softmax(0)[asked].item())]
+
+
+def test_a_trained_model_stands_beside_the_untrained_one(scene):
+    image, grid, out = scene
+    trained = replace(out, logits=20 * torch.eye(out.masked.shape[1])[None])
+    sheet = figures.draw_selfie(image, grid, out, trained, asked=1).axes[0]
+    chances = [bar.get_width() for bar in sheet.child_axes[-1].patches]
+    shown = min(out.masked.shape[1], 6)
+    assert len(chances) == 2 * shown and max(chances[:shown]) < 0.9 and max(chances[shown:]) == pytest.approx(1)
+    assert "trained: 0.00" in "".join(text.get_text() for text in sheet.texts)
+
+
+def test_attention_is_the_colour_of_the_mat(scene):
+    image, grid, out = scene
+    visible, weights = out.visible[0], torch.rand(len(out.visible[0]), generator=generator)
+    ax = figures.draw_attention(image, grid, visible, out.masked[0], weights[None], ["a"], asked=[3]).axes[0]
+    picture, cell = ax.images[0].get_array(), ax.images[0].get_array().shape[0] // grid.side
+    for location, weight in zip(visible.tolist(), weights / weights.max(), strict=True):
+        corner = picture[location // grid.side * cell, location % grid.side * cell]
+        assert corner.tolist() == list(colormaps["viridis"](weight.item(), bytes=True)[:3])
+    assert ax.patches[-1].get_xy() == (3 * cell - 0.5, -0.5), "the asked location is framed"
 
 
 def test_curves_and_chance_are_what_was_given():

@@ -75,7 +75,7 @@ def draw_selfie(
     models = {"untrained": out} | ({"trained": trained} if trained else {})
     chances = {name: model.logits[0, asked].detach().softmax(dim=0) for name, model in models.items()}
     _guess(ax, {name: p[order].tolist() for name, p in chances.items()}, order.tolist().index(asked), len(masked))
-    losses = "\n".join(f"{name}: {-p[asked].log():.2f}" for name, p in chances.items())
+    losses = "\n".join(f"{name}: {p[asked].log().abs():.2f}" for name, p in chances.items())
     show_box(ax, 21.7, 2.9, 4.0, 1.9, f"loss = −ln p(✓)\n{losses}", RED, 9)
     return fig
 
