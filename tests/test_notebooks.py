@@ -6,11 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import permutations
 from pathlib import Path
 
 import nbformat
 import papermill
 import pytest
+import torch
 from PIL import Image
 
 from selfie_lite import load_dataset
@@ -222,3 +224,19 @@ def test_what_readme_says_about_more_steps():
     reached = [row["test_accuracy"] for row in longer if row["config"]["pretrained"] == "scratch"]
     readme = (NOTEBOOKS[0].parents[1] / "README.md").read_text(encoding="utf-8")
     assert f"600 steps from scratch with all labels reach {sum(reached) / len(reached):.3f}" in readme
+
+
+def test_what_notebook_05_says_about_recorded_runs():
+    short = recorded("short_runs.json")["rows"][0]["accuracy"].values()
+    assert min(short) > 0.25 + 2 * (0.25 * 0.75 / 800) ** 0.5, "200 images, four hidden patches each"
+    run = recorded("pretraining_by_step.json")
+    answers = torch.tensor(run["hundredths_of_logits"]["600"]).argmax(dim=2)
+    mirrored, others = [], []
+    for choices, places in zip(answers.tolist(), run["masked"], strict=True):
+        for asked, candidate in permutations(range(4), 2):
+            if places[asked] // 4 == places[candidate] // 4:
+                pair = mirrored if places[asked] % 4 + places[candidate] % 4 == 3 else others
+                pair.append(choices[asked] == candidate)
+    said = [f"{sum(pairs) / len(pairs):.2f}" for pairs in (mirrored, others)]
+    assert f"takes the mirror image in {said[0]} of the cases" in there(NOTEBOOKS[5]).replace("\n", " ")
+    assert f"other patches of its row ({said[1]})" in there(NOTEBOOKS[5])
