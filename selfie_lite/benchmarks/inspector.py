@@ -1,6 +1,7 @@
 """How soon the patch inspector answers: from a key press to the changed picture, in a browser; and in the kernel."""
 
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -34,7 +35,7 @@ CLOCK = """() => { window.times = []; addEventListener("keydown", (event) => req
 
 def time_inspector(rounds: int) -> dict[str, Any]:
     """Milliseconds from a key press to the changed picture, of both bundled models at once on a page in Chromium, each
-    key `rounds` times; milliseconds in the kernel for a new puzzle; and bytes of what is sent for one.
+    key `rounds` times, with the page's own CPU time; milliseconds in the kernel for a new puzzle; bytes sent for one.
 
     Raises:
         SelfieLiteError: without Playwright, or without a browser.
@@ -49,13 +50,17 @@ def time_inspector(rounds: int) -> dict[str, Any]:
         inspector.set(seed=inspector.state.seed + 1)
         seconds.append(time.perf_counter() - start)
     inspector.close()
-    rows = [{"change": name, "milliseconds": spread(values)} for name, values in _press(page, rounds).items()]
+    rows = [
+        {"change": name, "milliseconds": spread(values), "cpu_milliseconds": float(f"{cpu:.3g}")}
+        for name, (values, cpu) in _press(page, rounds).items()
+    ]
     rows.append({"change": "next puzzle, in the kernel", "milliseconds": spread(1000 * s for s in seconds[1:])})
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # what else this machine was doing
     sizes = {name: len(json.dumps(message)) for name, message in told.items()}
-    return {"environment": environment(), "rounds": rounds, "changes": rows, "bytes": sizes}
+    return {"environment": environment(), "load": load, "rounds": rounds, "changes": rows, "bytes": sizes}
 
 
-def _press(page: str, rounds: int) -> dict[str, list[float]]:
+def _press(page: str, rounds: int) -> dict[str, tuple[list[float], float]]:
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     try:
         from playwright.sync_api import sync_playwright
@@ -63,7 +68,7 @@ def _press(page: str, rounds: int) -> dict[str, list[float]]:
         browser = None
     if not browser:
         raise SelfieLiteError("this needs Playwright and Chromium: pip install playwright; apt-get install chromium.")
-    found: dict[str, list[float]] = {}
+    found: dict[str, tuple[list[float], float]] = {}
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         file = Path(folder) / "board.html"
         file.write_text(page, encoding="utf-8")
@@ -71,6 +76,8 @@ def _press(page: str, rounds: int) -> dict[str, list[float]]:
         tab = chromium.new_page(viewport={"width": 1100, "height": 900})
         tab.goto(file.as_uri())
         tab.evaluate(CLOCK)
+        inside = tab.context.new_cdp_session(tab)
+        inside.send("Performance.enable", {"timeDomain": "threadTicks"})  # CPU time of the page's own thread
         for name, (focus, key) in KEYS.items():
             if name == "one hole: the next hole":
                 tab.get_by_role("button", name="see what the models believe").click()
@@ -78,9 +85,17 @@ def _press(page: str, rounds: int) -> dict[str, list[float]]:
                 tab.get_by_role("button", name=name.split(":")[0], exact=True).click()
             tab.locator(focus).first.focus()
             tab.evaluate("times.length = 0")
+            cpu = -_busy(inside)
             for pressed in range(1, rounds + 2):  # the first is not counted
                 tab.keyboard.press(key)
                 tab.wait_for_function("count => times.length >= count", arg=pressed)
-            found[name] = tab.evaluate("times")[1:]
+            cpu += _busy(inside)
+            found[name] = tab.evaluate("times")[1:], 1000 * cpu / (rounds + 1)
         chromium.close()
     return found
+
+
+def _busy(inside: Any) -> float:
+    """Seconds of CPU that the page's thread has used so far."""
+    metrics = {metric["name"]: metric["value"] for metric in inside.send("Performance.getMetrics")["metrics"]}
+    return metrics["TaskDuration"]

@@ -119,18 +119,13 @@ class Board {
 
   listen() {
     const names = ["puzzle", "first", "second", "chosen", "lists", "shown", "lines", "message", "turn"];
-    this.heard = () => {
-      this.reading ??= requestAnimationFrame(() => this.read()); // one reading for all that changes at once
-    };
+    this.heard = () => (this.reading ??= requestAnimationFrame(() => this.read())); // one reading of all that changes
     for (const name of names) this.model.on(`change:${name}`, this.heard);
-    this.saved = ({ save }, buffers) => save && download(save, buffers[0]);
-    this.model.on("msg:custom", this.saved);
+    this.model.on("msg:custom", (this.saved = ({ save }, buffers) => save && download(save, buffers[0])));
   }
 
   close() {
-    cancelAnimationFrame(this.reading);
-    this.model.off(null, this.heard);
-    this.model.off("msg:custom", this.saved);
+    cancelAnimationFrame(this.reading), this.model.off(null, this.heard), this.model.off("msg:custom", this.saved);
   }
 
   read() {
@@ -366,7 +361,7 @@ class Board {
       bar.append(make("span", { class: "share" }), make("span", { class: "track" }, make("span", { class: "bar" })));
       bar.append(make("span", { class: "patch" }), make("span", { class: "letter" }));
       bar.addEventListener("focus", () => bar.matches(":focus-visible") && this.point({ candidate: candidate() }));
-      bar.addEventListener("blur", () => this.point({}));
+      bar.addEventListener("blur", ({ relatedTarget }) => relatedTarget?.closest(".candidate") || this.point({}));
       bar.addEventListener("pointerdown", (event) => this.drag(event, bar.querySelector(".patch"), candidate()));
       bars.push(bar);
     });
@@ -464,7 +459,7 @@ class Board {
     const where = column && puzzle.masked[largest(column)];
     const columnWords = column && `Patch ${letter(puzzle.order.indexOf(candidate))} is likeliest at location ${where}, with ${percent(Math.max(...column))}; it belongs at ${puzzle.masked[candidate]}.`;
     write(words, columnWords ?? { guess: model.words.guess[row], attention: light?.words ?? model.words.guess[row] }[shown.view] ?? model.words[shown.view]);
-    const key = [shown.view, puzzle.id, model.name, this.model.get("turn"), shown.view === "attention" ? [row, shown.block, shown.head] : "", this.first === model].join();
+    const key = [shown.view, puzzle.id, model.name, this.model.get("turn"), shown.view === "attention" ? [model.gaze?.rows > 1 && row, shown.block, shown.head] : "", this.first === model].join();
     if (extra.dataset.key !== key) (this[`draw_${shown.view}`] ?? (() => extra.replaceChildren())).call(this, extra, model, row);
     extra.dataset.key = key;
     if (shown.view === "matrix") for (const line of extra.querySelectorAll("tbody tr")) line.classList.toggle("asked", Number(line.dataset.row) === row);
@@ -518,7 +513,8 @@ class Board {
 
   draw_attention(extra, model, row) {
     if (!model.gaze) return extra.replaceChildren(make("p", {}, "It has no attention: it pools by mean or max, or not at all."));
-    const { blocks, heads, rows, of } = model.gaze, { block, head } = this.shown;
+    const { blocks, heads, rows } = model.gaze, { block, head } = this.shown;
+    const url = sheet(this.puzzle.side, this.visible, model.gaze, rows > 1 ? 1 + row : 0);
     const lines = Array.from({ length: blocks }, (_, b) => {
       const maps = Array.from({ length: heads }, (_, h) => {
         const name = `${b ? `block ${b - 1}` : "mean of blocks"}, ${h ? `head ${h - 1}` : "mean of heads"}`;
@@ -527,8 +523,8 @@ class Board {
           this.look({ block: b ? b - 1 : null, head: h ? h - 1 : null });
           extra.querySelectorAll("button")[b * heads + h].focus(); // it has been drawn anew
         };
-        const canvas = thumbnail(this.puzzle.side, this.visible, of(b, h, rows > 1 ? 1 + row : 0));
-        return make("button", { type: "button", "aria-label": name, title: name, "aria-pressed": now, click: press }, canvas);
+        const style = `background: var(--hole) url(${url}) ${(100 * h) / (heads - 1)}% ${(100 * b) / (blocks - 1)}% / ${100 * heads}% ${100 * blocks}%`;
+        return make("button", { type: "button", "aria-label": name, title: name, "aria-pressed": now, click: press, style });
       });
       return make("div", { class: "maps" }, make("span", {}, b ? `block ${b - 1}` : "mean"), make("div", {}, ...maps));
     });
@@ -560,16 +556,18 @@ function cropped(figure, crop) {
   figure.replaceChildren(make("div", {}, make("img", { src: crop.image, alt: "the whole image" }), frame), make("figcaption", {}, crop.words));
 }
 
-// Weights over the visible patches, dark blue to yellow; holes stay empty.
-function thumbnail(side, visible, weights) {
-  const canvas = make("canvas", { width: side, height: side, "aria-hidden": "true" });
-  const context = canvas.getContext("2d"), pixels = context.createImageData(side, side), top = Math.max(...weights, 1e-9);
-  visible.forEach((at, i) => {
-    const share = weights[i] / top;
-    pixels.data.set([255 * share, 32 + 200 * share, 78 - 10 * share, 255], 4 * at);
-  });
+// Every block (rows) and head (columns) in one picture: dark blue to yellow over the visible patches, holes left clear.
+function sheet(side, visible, { blocks, heads, of }, row) {
+  const canvas = make("canvas", { width: heads * side, height: blocks * side }), context = canvas.getContext("2d");
+  const pixels = context.createImageData(canvas.width, canvas.height);
+  for (let map = 0; map < blocks * heads; map++) {
+    const weights = of(Math.floor(map / heads), map % heads, row), top = Math.max(...weights, 1e-9);
+    const corner = Math.floor(map / heads) * side * canvas.width + (map % heads) * side;
+    const pixel = (at) => 4 * (corner + Math.floor(at / side) * canvas.width + (at % side));
+    visible.forEach((at, i) => pixels.data.set([255, 232, 68, 255].map((to, k) => to * (weights[i] / top) + [0, 32, 78, 255][k] * (1 - weights[i] / top)), pixel(at)));
+  }
   context.putImageData(pixels, 0, 0);
-  return canvas;
+  return canvas.toDataURL();
 }
 
 // Files beyond what a socket of Jupyter carries are shrunk here, where the browser can read them.

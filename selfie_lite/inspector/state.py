@@ -181,7 +181,7 @@ class InspectorState:
     def _set_image_class(self, name: str | None) -> None:
         self.image_class = name
         if name is not None:
-            self._set_image_number(self._numbers()[0])
+            self._set_image_number(_numbers(self)[0])
 
     def _set_num_masked(self, count: int) -> None:
         require_number("num_masked", count, 1, self.grid.count - 1)
@@ -195,16 +195,6 @@ class InspectorState:
         self.seed = seed
         self._hide(self._draw_masks(len(self.masked) or self.model.num_masked))
 
-    def _numbers(self) -> Sequence[int]:
-        """Of the images of the chosen class."""
-        if self.image_class is None:
-            return range(len(self.dataset))
-        require_choice("class", self.image_class, self.dataset.classes)
-        found = (self.dataset.labels == self.dataset.classes.index(self.image_class)).nonzero()[:, 0].tolist()
-        if not found:
-            raise SelfieLiteError(f"{self.data_name} has no image of the class {self.image_class} here.")
-        return found
-
     def _draw_masks(self, count: int) -> list[int]:
         return sample_masks(1, self.grid, count, torch.Generator().manual_seed(self.seed))[1][0].tolist()
 
@@ -215,7 +205,7 @@ class InspectorState:
     # Actions
 
     def _random_image(self) -> None:
-        self._set_image_number(self._random.choice(self._numbers()))
+        self._set_image_number(self._random.choice(_numbers(self)))
 
     def _next_puzzle(self) -> None:
         self._random_image()
@@ -229,6 +219,17 @@ class InspectorState:
             raise SelfieLiteError("Something must be hidden, and something must stay visible.")
         self._hide(masked)
         self.location = location if location in masked else self.location
+
+
+def _numbers(state: InspectorState) -> Sequence[int]:
+    """Of the images of the chosen class."""
+    if state.image_class is None:
+        return range(len(state.dataset))
+    require_choice("class", state.image_class, state.dataset.classes)
+    found = (state.dataset.labels == state.dataset.classes.index(state.image_class)).nonzero()[:, 0].tolist()
+    if not found:
+        raise SelfieLiteError(f"{state.data_name} has no image of the class {state.image_class} here.")
+    return found
 
 
 def _require_one_grid(models: list[tuple[str, History]]) -> None:
