@@ -18,10 +18,10 @@ def best_device() -> torch.device:
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
-def environment() -> dict:
-    """Versions, device and commit, to be written beside every result."""
-    device = best_device()
-    name = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
+def environment(device: torch.device | None = None) -> dict:
+    """Versions, device (default: the best there is) and commit, to be written beside every result."""
+    device = device or best_device()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     packages = ("torch", "torchvision", "numpy", "papermill", "jupyterlab")
     return {
         "commit": _commit(),

@@ -20,8 +20,8 @@ from selfie_lite import (
     patchify,
     sample_masks,
 )
-from selfie_lite.augment import pad_crop_flip, random_resized_crop_flip
-from selfie_lite.training.pretrain import PretrainConfig, make_forward
+from selfie_lite.augment import make_crop, pad_crop_flip, random_resized_crop_flip
+from selfie_lite.training.pretrain import PretrainConfig, forward, make_draw
 
 TINY = PatchGrid(12, 4)
 IMAGES = torch.randint(0, 256, (2, 3, 12, 12), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
@@ -50,7 +50,8 @@ def test_a_training_step_keeps_everything_on_the_gpu(size, patch, queries):
         with torch.device("cuda"):
             model = Selfie(config.grid, "resnet18", queries=queries, gap=2)
         images = torch.empty(2, 3, size, size, dtype=torch.uint8, device="cuda")
-        out = make_forward(config, 4)(model, images, None, torch.Generator().manual_seed(0))
+        drawn = make_draw(config, 4, make_crop(size, 0))(images, None, torch.Generator().manual_seed(0))
+        out = forward(model, *drawn)
         assert out["loss"].device.type == out["accuracy"].device.type == "cuda"
 
 

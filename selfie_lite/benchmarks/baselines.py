@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfie_lite.augment import make_crop, normalize
+from selfie_lite.augment import normalize
 from selfie_lite.data.datasets import load_dataset
 from selfie_lite.errors import SelfieLiteError
 from selfie_lite.patch_network import PatchNetwork
@@ -16,6 +16,7 @@ from selfie_lite.training.device import make_accelerator
 from selfie_lite.training.loop import train
 from selfie_lite.training.pretrain import PretrainConfig, split_held_out
 from selfie_lite.training.randomness import generator_of, seed_of
+from selfie_lite.training.run import Task
 
 
 class Rotation(nn.Module):
@@ -28,9 +29,8 @@ class Rotation(nn.Module):
         self.patch_network = PatchNetwork(arch, "small")
         self.head = nn.Linear(self.patch_network.dim, 4)
 
-    def forward(self, images: Tensor, generator: torch.Generator | None) -> dict[str, Tensor]:
-        """images: (B, 3, H, H) uint8. Gives loss and accuracy."""
-        turns = torch.randint(4, (len(images),), generator=generator).to(images.device)
+    def forward(self, images: Tensor, turns: Tensor) -> dict[str, Tensor]:
+        """images: (B, 3, H, H) uint8; turns: (B,) int64 from 0 to 3. Gives loss and accuracy."""
         four = torch.stack([torch.rot90(images, k, (2, 3)) for k in range(4)])  # (4, B, 3, H, H)
         turned = four[turns, torch.arange(len(images))]
         logits = self.head(self.patch_network.feature_maps(normalize(turned)).mean(dim=(2, 3)))
@@ -56,7 +56,7 @@ class SimCLR(nn.Module):
         self.head = SimCLRProjectionHead(dim, dim, 128)
         self.two_views, self.loss = SimCLRTransform(input_size=32, gaussian_blur=0.0), NTXentLoss(0.5)
 
-    def forward(self, images: Tensor, generator: torch.Generator | None) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, turns: Tensor) -> dict[str, Tensor]:
         """images: (B, 3, H, H) uint8; the transforms draw from torch's global generator. Gives the loss."""
         first, second = zip(*(self.two_views(image) for image in images.cpu()), strict=True)
         views = torch.stack([*first, *second]).to(images.device)
@@ -81,10 +81,13 @@ def pretrain_baseline(name: str, config: PretrainConfig) -> Path:
     accelerator = make_accelerator(config)
     dataset = load_dataset(config.data, "train", config.image_size)
     keep, aside = split_held_out(len(dataset), config.held_out)
-    crop = make_crop(config.image_size, config.padding)
+    batches = Batches(dataset, keep, config, accelerator)
 
-    def forward(model, images, labels, generator):
-        return model(crop(images, generator=generator), generator)
+    def draw(images, labels, generator):
+        return batches.crop(images, generator), draw_turns(images, generator)
+
+    def draw_turns(images, generator):
+        return torch.randint(4, (len(images),), generator=generator).to(images.device)
 
     @torch.no_grad()
     def evaluate(model):
@@ -92,11 +95,10 @@ def pretrain_baseline(name: str, config: PretrainConfig) -> Path:
         with torch.random.fork_rng(devices=[]), accelerator.autocast():
             torch.manual_seed(seed_of("evaluation views"))
             images = dataset.batch(aside)[0].to(accelerator.device)
-            found = model(images, generator_of("evaluation turns"))
+            found = model(images, draw_turns(images, generator_of("evaluation turns")))
         model.train()
         return {f"held_out_{key}": value.item() for key, value in found.items()}
 
-    train(
-        config, accelerator, model, Batches(dataset, keep, config, accelerator), forward, evaluate, lambda lines: None
-    )
+    task = Task(draw, forward=lambda model, *drawn: model(*drawn), evaluate=evaluate)
+    train(config, task, accelerator, model, batches)
     return config.folder

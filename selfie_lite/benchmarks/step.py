@@ -15,14 +15,15 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
-from selfie_lite.augment import MEAN, STD
+from selfie_lite.augment import MEAN, STD, make_crop
 from selfie_lite.data.datasets import ImageDataset, load_dataset
 from selfie_lite.patches import sample_masks
 from selfie_lite.training.batches import Batches
 from selfie_lite.training.device import compiles, make_accelerator, prepare_model
 from selfie_lite.training.loop import train_step
 from selfie_lite.training.optimizer import make_optimizer
-from selfie_lite.training.pretrain import PretrainConfig, make_forward, make_model
+from selfie_lite.training.pretrain import PretrainConfig, forward, make_draw, make_model
+from selfie_lite.training.run import Task
 
 
 class Step:
@@ -43,21 +44,21 @@ class Step:
         dataset = bundled_images(config)
         if plain_input:
             self.batches = plain_batches(dataset, config, self.accelerator.device)
-            self.forward = partial(_forward_floats, config, model.num_masked)
+            draw = partial(_draw_for_floats, config, model.num_masked)
         else:
             self.batches = Batches(dataset, torch.arange(len(dataset)), config, self.accelerator).start(0)
-            self.forward = make_forward(config, model.num_masked)
+            draw = make_draw(config, model.num_masked, make_crop(config.image_size, config.padding))
+        self.task = Task(draw, forward)
         self.count = 0
 
     def __call__(self) -> None:
         images, labels = next(self.batches)
-        train_step(self.config, self.accelerator, self.model, self.optimizer, self.forward, images, labels, 0)
+        train_step(self.config, self.task, self.accelerator, self.model, self.optimizer, images, labels, 0)
 
 
-def _forward_floats(config, num_masked, model, images, labels, generator):
-    """As `make_forward`'s, for images that the loader has cropped and normalised already."""
-    out = model(images, *sample_masks(len(images), config.grid, num_masked, generator, images.device))
-    return {"loss": out.loss, "accuracy": out.accuracy}
+def _draw_for_floats(config, num_masked, images, labels, generator):
+    """As `make_draw`'s, for images that the loader has cropped and normalised already."""
+    return images, *sample_masks(len(images), config.grid, num_masked, generator, images.device)
 
 
 def bundled_images(config: PretrainConfig) -> ImageDataset:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
@@ -22,8 +21,10 @@ from selfie_lite.machine import best_device, environment
 from selfie_lite.patch_network import PatchNetwork
 from selfie_lite.patches import PatchGrid, patchify
 from selfie_lite.training.batches import read_batches
+from selfie_lite.training.config import require_within
 from selfie_lite.training.device import has_native_bf16
-from selfie_lite.training.labels import labelled_subset, require_part, require_same_classes
+from selfie_lite.training.features import knn_accuracy
+from selfie_lite.training.labels import labelled_subset, require_same_classes
 from selfie_lite.training.randomness import seed_of
 from selfie_lite.training.weights import load_patch_network
 
@@ -65,7 +66,7 @@ def evaluate_features(
     Raises:
         SelfieLiteError: for weights or data that cannot be found.
     """
-    require_part("labels", labels, 1)
+    require_within("labels", labels, "(0, 1]")
     networks = {str(source): load_patch_network(source) for source in sources}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "first weights"))
@@ -131,20 +132,6 @@ def recalibrated(network: PatchNetwork, dataset: ImageDataset | ImageFiles, indi
     for images, _ in read_batches(dataset, zip(indices.split(250)), READERS, best_device()):
         network.feature_maps(normalize(images))
     return network.eval()
-
-
-def knn_accuracy(x, y, test_x, test_y, neighbors: int = 20, temperature: float = 0.07) -> float:
-    """Weighted k-nearest neighbours (Wu et al. 2018, arXiv 1805.01978): the `neighbors` most similar training images
-    vote for their class, each with exp(cosine similarity / temperature).
-
-    Args:
-        x, test_x: (n, D) float features. y, test_y: (n,) int classes.
-    """
-    neighbors = min(neighbors, len(x))
-    probe = KNeighborsClassifier(
-        neighbors, metric="cosine", algorithm="brute", weights=lambda distance: np.exp((1 - distance) / temperature)
-    )
-    return float(probe.fit(x, y).score(test_x, test_y))
 
 
 def linear_probe(x, y, test_x, test_y, count: int) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from selfie_lite.files import read_json, read_json_lines
 from selfie_lite.training.config import RUNS
 from selfie_lite.training.finetune import SCRATCH, FinetuneConfig
 from selfie_lite.training.pretrain import PretrainConfig
-from selfie_lite.training.result_file import RESULT
+from selfie_lite.training.results import RESULT
 from selfie_lite.training.run import read_metrics
 
 NOT_COMPARED = {*PretrainConfig.FREE, "name", "eval_every"}  # they change what is written, not what is learnt

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from multiprocessing import active_children
 
 import torch
@@ -36,9 +36,10 @@ class Batches:
         self.dataset, self.keep, self.config, self.accelerator = dataset, keep, config, accelerator
         if len(keep) < config.batch_size:
             raise SelfieLiteError(f"batch_size {config.batch_size} is more than the {len(keep)} images to train on.")
-        if config.batch_size % accelerator.num_processes:
+        if config.batch_size % (accelerator.num_processes * config.accumulate):
             raise SelfieLiteError(
-                f"batch_size {config.batch_size} must divide by {accelerator.num_processes} processes."
+                f"batch_size {config.batch_size} must divide by {accelerator.num_processes} processes × "
+                f"{config.accumulate} parts (accumulate)."
             )
         device = accelerator.device
         self.resident = isinstance(dataset, ImageDataset)
@@ -54,7 +55,7 @@ class Batches:
         everyone = self.keep[batch_indices(len(self.keep), self.config.batch_size, step, self.config.seed)]
         return everyone.chunk(self.accelerator.num_processes)[self.accelerator.process_index]
 
-    def start(self, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def start(self, first: int) -> Generator[tuple[Tensor, Tensor], None, None]:
         """The batches of step `first` (from 0) and of all after it.
 
         Raises:

@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from selfie_lite.errors import SelfieLiteError
 from selfie_lite.files import disk_errors_in_words, read_json, sha256, whole_folder
-
-DESCRIPTION = {"step": int, "config": dict, "sha256": dict}
 
 
 class CheckpointError(SelfieLiteError):
@@ -82,14 +79,10 @@ def find_checkpoint(folder: Path, which: str = "newest") -> Path:
     found = list_checkpoints(folder)
     if not found:
         raise CheckpointError(f"there is no checkpoint in {folder}.")
-    if which == "newest":
-        chosen = found[-1]
-    else:
-        matches = [path for path in found if which.isdecimal() and int(path.name) == int(which)]
-        if not matches:
-            steps = ", ".join(str(int(path.name)) for path in found)
-            raise CheckpointError(f"no checkpoint of step '{which}' in {folder}; there are: {steps}, or say newest.")
-        chosen = matches[0]
+    by_step = {str(int(path.name)): path for path in found} | {"newest": found[-1]}
+    if which not in by_step:
+        raise CheckpointError(f"no checkpoint of step '{which}' in {folder}; there are: {', '.join(by_step)}.")
+    chosen = by_step[which]
     if damage := checkpoint_damage(chosen):
         before = [path for path in found if int(path.name) < int(chosen.name) and not checkpoint_damage(path)]
         way_out = f" The one before it is whole: --resume {int(before[-1].name)}" if before else ""
@@ -97,22 +90,32 @@ def find_checkpoint(folder: Path, which: str = "newest") -> Path:
     return chosen
 
 
+def read_description(path: Path) -> dict:
+    """Step, config and SHA-256 of a checkpoint. Raises CheckpointError if they are of another form."""
+    needs = {"step": int, "config": dict, "sha256": dict}
+    try:
+        description = read_json(path / "checkpoint.json", "the description of a checkpoint", needs)
+    except SelfieLiteError as error:
+        raise CheckpointError(f"the checkpoint {path} is damaged ({error})") from None
+    if "model.safetensors" not in description["sha256"]:
+        raise CheckpointError(f"the checkpoint {path} is damaged (checkpoint.json has no SHA-256 of the weights).")
+    return description
+
+
 def checkpoint_damage(path: Path) -> str:
     """What is wrong with a checkpoint's files, by their SHA-256; "" if nothing is."""
     try:
-        expected = read_json(path / "checkpoint.json", "a checkpoint's description", DESCRIPTION)["sha256"]
-    except SelfieLiteError:
+        expected = read_description(path)["sha256"]
+    except CheckpointError:
         return "checkpoint.json cannot be read"
-    if "model.safetensors" not in expected:
-        return "checkpoint.json does not name model.safetensors"
     for name, digest in expected.items():
         if name != Path(name).name:
             return f"checkpoint.json names '{name}', outside its folder"
         try:
-            if not (path / name).is_file():
-                return f"{name} is missing"
             if sha256(path / name) != digest:
                 return f"{name} is not what was written"
+        except FileNotFoundError:
+            return f"{name} is missing"
         except OSError as error:
             return f"{name} cannot be read: {error.strerror}"
     return ""
@@ -124,17 +127,15 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict
     Raises:
         CheckpointError: if it is of another form.
     """
-    description = read_json(path / "checkpoint.json", "a checkpoint's description", DESCRIPTION)
+    config = read_description(path)["config"]
     try:
-        state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
         weights = load_file(path / "model.safetensors")
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"the checkpoint {path} cannot be read: {reason}") from None
-    except Exception:  # an UnpicklingError's message advises to switch the safety off
-        raise CheckpointError(f"the checkpoint {path} cannot be read: state.pt holds more than plain values.") from None
+        state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and safetensors fail in many ways; some advise to switch the safety off
+        what = type(error).__name__
+        said = f"({what}): it is cut short, or state.pt holds more than plain values."
+        raise CheckpointError(f"the checkpoint {path} cannot be read {said}") from None
     needs = {"step": int, "processes": int, "optimizer": dict}
-    wrong = not isinstance(state, dict) or any(not isinstance(state.get(name), kind) for name, kind in needs.items())
-    if wrong:
+    if not isinstance(state, dict) or any(not isinstance(state.get(name), kind) for name, kind in needs.items()):
         raise CheckpointError(f"the checkpoint {path} cannot be read: state.pt is not of a training run.")
-    return weights, state, description["config"]
+    return weights, state, config

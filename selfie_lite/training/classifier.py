@@ -3,16 +3,16 @@
 from pathlib import Path
 
 import torch.nn.functional as F
-from accelerate import Accelerator
 from torch import Tensor
 from torchvision.models import ResNet
 
 from selfie_lite.augment import normalize
 from selfie_lite.data.datasets import ImageDataset, ImageFiles
-from selfie_lite.errors import SelfieLiteError
+from selfie_lite.errors import SelfieLiteError, require_number
 from selfie_lite.patch_network import PatchNetwork, make_resnet, norm_of
 from selfie_lite.selfie import Selfie
 from selfie_lite.training.checkpoint import CheckpointError
+from selfie_lite.training.device import PlainAccelerator
 from selfie_lite.training.loop import evaluate_parts
 from selfie_lite.training.weights import fill, load_patch_network, read_checkpoint
 
@@ -32,18 +32,17 @@ def resnet50_classifier(
         SelfieLiteError: if P is of another arch or stem, or cannot be found; for fewer than two classes; for other
             types.
     """
-    if type(num_classes) is not int or num_classes < 2:
-        raise SelfieLiteError(f"num_classes must be a whole number, 2 or more, but is {num_classes!r}.")
+    require_number("num_classes", num_classes, 2)
     if isinstance(pretrained, str | Path):
         pretrained = load_patch_network(pretrained)
     patch_network = pretrained.patch_network if isinstance(pretrained, Selfie) else pretrained
-    if not isinstance(patch_network, PatchNetwork | None):
+    if patch_network is None:
+        return make_resnet(arch or "resnet50", stem or "small", num_classes)
+    if not isinstance(patch_network, PatchNetwork):
         raise SelfieLiteError(
             "pretrained is a PatchNetwork, a Selfie model, a name, a file, a folder, or None for fresh weights; not "
             f"{type(pretrained).__name__}."
         )
-    if patch_network is None:
-        return make_resnet(arch or "resnet50", stem or "small", num_classes)
     for name, wanted in (("arch", arch), ("stem", stem)):
         has = getattr(patch_network, name)
         if wanted and wanted != has:
@@ -63,10 +62,8 @@ def load_classifier(name_or_folder: str | Path) -> ResNet:
     """
     weights, description = read_checkpoint(name_or_folder)
     config, bias = description["config"], weights.get("fc.bias")
-    if "labels" not in config:
+    if "labels" not in config or bias is None or bias.ndim != 1:
         raise CheckpointError(f"{name_or_folder} was pretrained, not fine-tuned: it has no classifier.")
-    if bias is None or bias.ndim != 1:
-        raise CheckpointError(f"{name_or_folder} has no classifier among its weights: fc.bias is missing.")
     try:
         model = make_resnet(config.get("arch"), config.get("stem"), len(bias), norm_of(weights))
     except SelfieLiteError as error:
@@ -75,13 +72,17 @@ def load_classifier(name_or_folder: str | Path) -> ResNet:
 
 
 def evaluate_classifier(
-    model: ResNet, dataset: ImageDataset | ImageFiles, indices: Tensor, batch_size: int, accelerator: Accelerator,
+    model: ResNet, dataset: ImageDataset | ImageFiles, indices: Tensor, batch_size: int, accelerator: PlainAccelerator,
     workers: int = 0,
 ) -> tuple[float, float]:  # fmt: skip
     """Loss and accuracy on the images at `indices`, as they are."""
 
-    def measure(images, labels, part):
-        logits = model(normalize(images))
-        return F.cross_entropy(logits, labels), (logits.argmax(dim=1) == labels).float().mean()
+    def measure(images: Tensor, labels: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
+        return score(model(normalize(images)), labels)
 
     return evaluate_parts(model, dataset, indices, batch_size, accelerator, workers, measure)
+
+
+def score(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss and accuracy of logits (B, classes) against labels (B,)."""
+    return F.cross_entropy(logits, labels), (logits.argmax(dim=1) == labels).float().mean()

@@ -3,13 +3,13 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
 
 from selfie_lite.errors import SelfieLiteError, require_choice
 from selfie_lite.files import disk_errors_in_words, sha256, whole_file, whole_folder, write_file
-from selfie_lite.patch_network import PatchNetwork
 from selfie_lite.training.weights import (
     load_patch_network,
     pretrain_config,
@@ -25,16 +25,8 @@ license: mit
 tags: [self-supervised, selfie]
 ---
 
-P, the patch network of *Selfie* (arXiv 1906.02940): a ResNet's first three blocks, as selfie-lite trained them.
-The weights keep torchvision's names.
-
-```python
-from selfie_lite import PatchNetwork
-
-patch_network = PatchNetwork.from_pretrained("FOLDER")  # (B, N, 3, S, S) normalised float -> (B, N, D)
-```
-
-How they were made:
+P, the patch network of *Selfie* (arXiv 1906.02940): (B, N, 3, S, S) normalised float to (B, N, D), torchvision's names.
+Read it by `selfie_lite.PatchNetwork.from_pretrained("FOLDER")`. How it was made:
 
 ```json
 MADE
@@ -71,10 +63,14 @@ def export(source: str | Path, form: str, target: str | Path) -> str:
             patch_network.save_pretrained(work)
         return f"PatchNetwork.from_pretrained('{target}')"
     whole = "fc.weight" in weights  # a classifier
-    tensors = weights if whole else patch_network.state_dict()
     with _in_words(target), whole_file(target.resolve()) as work:
-        _save(tensors, work)
-    return _lines(patch_network, target, f"num_classes={len(weights['fc.bias'])}" if whole else "")
+        _save(weights if whole else patch_network.state_dict(), work)
+    options = [f"num_classes={len(weights['fc.bias'])}"] if whole else []
+    options += ["norm_layer=lambda channels: nn.GroupNorm(32, channels)"] * (patch_network.norm == "group")
+    lines = [f"model = torchvision.models.{patch_network.arch}({', '.join(options)})"]
+    if patch_network.stem == "small":  # torchvision's own first layers are for larger images
+        lines.append("model.conv1, model.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()")
+    return "\n".join([*lines, f"model.load_state_dict(load_file('{target}'), strict=False)"])
 
 
 def export_pretrained(run: str | Path, folder: str | Path) -> Path:
@@ -93,23 +89,12 @@ def export_pretrained(run: str | Path, folder: str | Path) -> Path:
     beside = beside.parent.parent if beside.parent.name == "checkpoint" else beside
     with _in_words(folder), whole_folder(folder.resolve(), "checkpoint.json") as work:
         _save({n: t.half() if t.is_floating_point() else t for n, t in weights.items()}, work / "model.safetensors")
-        hashes = {"model.safetensors": sha256(work / "model.safetensors")}
-        text = json.dumps({"step": description["step"], "config": description["config"], "sha256": hashes}, indent=1)
-        write_file(work / "checkpoint.json", text + "\n")
+        description |= {"sha256": {"model.safetensors": sha256(work / "model.safetensors")}}
+        write_file(work / "checkpoint.json", json.dumps(description, indent=1) + "\n")
         for name in ("metrics.jsonl", "environment.json"):
             if (beside / name).is_file():
                 shutil.copyfile(beside / name, work / name)
     return folder
-
-
-def _lines(patch_network: PatchNetwork, target: Path, classes: str) -> str:
-    """The Python that reads a file of the form "torchvision"."""
-    if patch_network.norm == "group":
-        classes = ", ".join([classes] * bool(classes) + ["norm_layer=lambda channels: nn.GroupNorm(32, channels)"])
-    lines = [f"model = torchvision.models.{patch_network.arch}({classes})"]
-    if patch_network.stem == "small":  # torchvision's own first layers are for larger images
-        lines.append("model.conv1, model.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()")
-    return "\n".join([*lines, f"model.load_state_dict(load_file('{target}'), strict=False)"])
 
 
 def _require_free(target: Path, file: bool) -> None:
@@ -122,7 +107,7 @@ def _require_free(target: Path, file: bool) -> None:
         raise SelfieLiteError(f"{target} is not empty: name a new {'file' if file else 'folder'}.")
 
 
-def _in_words(target: Path):
+def _in_words(target: Path) -> Any:
     return disk_errors_in_words(target, "Nothing was exported.")
 
 

@@ -4,28 +4,26 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
-from accelerate import Accelerator
 from torchvision.models import ResNet
 
 from selfie_lite.augment import normalize
 from selfie_lite.data.datasets import load_dataset
-from selfie_lite.errors import SelfieLiteError
-from selfie_lite.files import read_json
+from selfie_lite.errors import SelfieLiteError, require_number
 from selfie_lite.training.batches import Batches
-from selfie_lite.training.classifier import evaluate_classifier, load_classifier, resnet50_classifier
+from selfie_lite.training.classifier import evaluate_classifier, load_classifier, resnet50_classifier, score
 from selfie_lite.training.config import TrainingConfig, option
 from selfie_lite.training.device import make_accelerator
-from selfie_lite.training.labels import labelled_subset, require_part, require_same_classes
+from selfie_lite.training.labels import labelled_subset, require_same_classes
 from selfie_lite.training.loop import train
-from selfie_lite.training.outcome import ended_result, in_words, keep_result, write_result
 from selfie_lite.training.randomness import seed_of
 from selfie_lite.training.report import write_report
-from selfie_lite.training.result_file import RESULT, require_own_lines
-from selfie_lite.training.run import best_line, read_metrics
+from selfie_lite.training.results import ended_result, in_words, keep_result, own_lines, write_result
+from selfie_lite.training.run import Task, best_line, read_metrics
 from selfie_lite.training.weights import load_patch_network, read_source
 
 __all__ = [
@@ -52,25 +50,20 @@ class FinetuneConfig(TrainingConfig):
         SCRATCH, "where P comes from: a run, additive or mask_token (bundled), a file or folder of weights, or scratch",
         flag="--from",
     )  # fmt: skip
-    labels: float = option(1.0, "part of the training labels to use, above 0 and up to 1")
-    validation: float = option(0.1, "part of those labels to choose on, never trained on")
+    labels: float = option(1.0, "part of the training labels to use, above 0 and up to 1", "(0, 1]")
+    validation: float = option(0.1, "part of those labels to choose on, never trained on", "(0, 0.5]")
     arch: str = option("", "resnet50 or resnet18; unsaid: that of P, from scratch resnet50")
     stem: str = option("", "small or imagenet; unsaid: that of P, from scratch small up to 64 pixels")
-    image_size: int = option(32, "height and width of the images, pixels")
+    image_size: int = option(32, "height and width of the images, pixels", "[1, 4096]")
     padding: int = option(4, "pixels of black around images of up to 64 pixels before the crop")
     test: bool = option(True, "read the test images, once, when training has ended")
     results: str = option("", "a .jsonl file that the result is appended to as one line")
 
-    FREE = TrainingConfig.FREE | {"test", "results"}
+    FREE: ClassVar = TrainingConfig.FREE | {"test", "results"}
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
-        require_part("labels", self.labels, 1)
-        require_part("validation", self.validation, 0.5)
-        if not 1 <= self.image_size <= 4096:
-            raise SelfieLiteError(f"image_size must lie between 1 and 4096 pixels, but is {self.image_size}.")
-        if not 0 <= self.padding < self.image_size:
-            raise SelfieLiteError(f"padding must lie between 0 and {self.image_size - 1}, but is {self.padding}.")
+        require_number("padding", self.padding, 0, self.image_size - 1)
 
 
 FINETUNE_PRESETS = {
@@ -112,7 +105,9 @@ def make_classifier(config: FinetuneConfig, num_classes: int) -> tuple[ResNet, F
     return model, config.updated(arch=arch, stem=stem)
 
 
-def finetune(config: FinetuneConfig, on_log: Callable[[list[dict]], None] | None = None) -> Path:
+def finetune(
+    config: FinetuneConfig, on_log: Callable[[list[dict]], None] | None = None, more: dict[str, Any] | None = None
+) -> Path:
     """Train a classifier end to end from P or from scratch, or go on from a checkpoint; gives the run's folder.
 
     In the end the weights are those of the evaluation that was best on the validation part of the training labels, and
@@ -121,14 +116,15 @@ def finetune(config: FinetuneConfig, on_log: Callable[[list[dict]], None] | None
 
     Args:
         on_log: called with all metrics so far, a list of {"step": …, …}, whenever some are added.
+        more: what else the result is to say.
 
     Raises:
         SelfieLiteError: for a setting, data or weights that do not fit, a bad loss, a full disk.
     """
     if config.results:
-        require_own_lines(Path(config.results).expanduser())
-    if result := ended_result(config):
-        keep_result(config, result, print)
+        own_lines(Path(config.results).expanduser())
+    if (result := ended_result(config)) and (more or {}).items() <= result.items():
+        keep_result(config, result)
         print(f"{config.folder} has ended: {in_words(result)}. There is nothing to go on with.")
         return config.folder
     dataset = load_dataset(config.data, "train", config.image_size)
@@ -139,44 +135,38 @@ def finetune(config: FinetuneConfig, on_log: Callable[[list[dict]], None] | None
     model, config = make_classifier(config, len(dataset.classes))
     accelerator = make_accelerator(config)
     batches = Batches(dataset, keep, config, accelerator)
-    forward = make_forward(config, accelerator, batches.crop)
+    require_values_to_normalise(config, accelerator.num_processes * config.accumulate)
+
+    def forward(model, crops, labels):
+        loss, accuracy = score(model(normalize(crops)), labels)
+        return {"loss": loss, "accuracy": accuracy}
 
     def evaluate(model):
         loss, accuracy = evaluate_classifier(model, dataset, aside, config.batch_size, accelerator, config.workers)
         return {"validation_loss": loss, "validation_accuracy": accuracy}
 
-    def report(lines):
-        start = "from scratch" if config.pretrained == SCRATCH else f"from P of {config.pretrained}"
-        title = f"A {config.arch} {start}, trained on {config.labels:.0%} of the labels of {config.data}."
-        write_report(config, lines, "finetune", title, "validation_accuracy", len(dataset.classes))
-
-    start = time.perf_counter()
-    lines = train(config, accelerator, model, batches, forward, evaluate, report, on_log, select="validation_accuracy")
+    draw = lambda images, labels, generator: (batches.crop(images, generator), labels)  # noqa: E731
+    start = "from scratch" if config.pretrained == SCRATCH else f"from P of {config.pretrained}"
+    title = f"A {config.arch} {start}, trained on {config.labels:.0%} of the labels of {config.data}."
+    report = partial(write_report, config, "finetune", title, "validation_accuracy", len(dataset.classes))
+    task = Task(draw, forward, evaluate, report, select="validation_accuracy")
+    begun = time.perf_counter()
+    lines = train(config, task, accelerator, model, batches, on_log)
     if lines and lines[-1]["step"] == config.steps:
-        seconds = None if config.resume else round(time.perf_counter() - start, 1)
+        seconds = None if config.resume else round(time.perf_counter() - begun, 1)
         counts = {"training_images": len(keep), "validation_images": len(aside), "seconds": seconds}
-        write_result(config, accelerator, counts | origin)
+        write_result(config, accelerator, counts | origin | (more or {}))
     return config.folder
 
 
-def make_forward(config: FinetuneConfig, accelerator: Accelerator, crop: Callable) -> Callable:
-    """The forward pass of a training step: crop and flip uint8 images (`Batches.crop`); loss and accuracy.
-
-    Raises:
-        SelfieLiteError: if batch normalisation would see a single value a channel.
-    """
+def require_values_to_normalise(config: FinetuneConfig, parts: int) -> None:
+    """Raise SelfieLiteError if batch normalisation would see a single value a channel."""
     small = config.image_size <= (8 if config.stem == "small" else 32)  # the fourth block's maps are 1×1
-    if small and config.batch_size == accelerator.num_processes:
+    if small and config.batch_size == parts:
         raise SelfieLiteError(
             f"batch_size {config.batch_size} gives batch normalisation one value a channel at {config.image_size} "
-            f"pixels: use {2 * accelerator.num_processes} or more."
+            f"pixels: use {2 * parts} or more."
         )
-
-    def forward(model, images, labels, generator):
-        logits = model(normalize(crop(images, generator=generator)))
-        return {"loss": F.cross_entropy(logits, labels), "accuracy": (logits.argmax(dim=1) == labels).float().mean()}
-
-    return forward
 
 
 def search_learning_rate(config: FinetuneConfig, learning_rates: Sequence[float]) -> Path:
@@ -195,16 +185,8 @@ def search_learning_rate(config: FinetuneConfig, learning_rates: Sequence[float]
             raise SelfieLiteError(f"the run {one.name} was stopped; without it there is nothing to choose from.")
         tried[rate] = best_line(lines, "validation_accuracy")["validation_accuracy"]
     best = runs[max(tried, key=lambda rate: tried[rate])]
-    result = read_json(best.folder / "result.json", "a result", RESULT)
     searched = {"searched_learning_rates": {f"{rate:g}": accuracy for rate, accuracy in tried.items()}}
-    again = best.updated(test=config.test, results=config.results)
-    if searched.items() <= result.items() and ended_result(again):
-        keep_result(again, result, print)
-        return best.folder
-    again = FinetuneConfig.from_dict(result["config"] | {"test": config.test, "results": config.results})
-    known = {name: result[name] for name in ("training_images", "validation_images", "pretraining") if name in result}
-    write_result(again, make_accelerator(again), known | searched)
-    return best.folder
+    return finetune(best.updated(test=config.test, results=config.results, resume="newest"), more=searched)
 
 
 def _runs_of_search(config: FinetuneConfig, learning_rates: Sequence[float]) -> dict[float, FinetuneConfig]:
@@ -214,7 +196,7 @@ def _runs_of_search(config: FinetuneConfig, learning_rates: Sequence[float]) -> 
     if config.resume not in ("", "newest"):
         raise SelfieLiteError(f"a search goes on with resume newest, not from step {config.resume}.")
     if config.results:
-        require_own_lines(Path(config.results).expanduser())
+        own_lines(Path(config.results).expanduser())
     runs = {}
     for rate in learning_rates:
         one = config.updated(name=f"{config.name}-{rate:g}", learning_rate=float(rate), test=False, results="")

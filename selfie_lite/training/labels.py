@@ -1,6 +1,5 @@
 """Which labels of a data set a fine-tuning run, or a probe, may use."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor
 
 from selfie_lite.data.datasets import ImageDataset, ImageFiles
 from selfie_lite.errors import SelfieLiteError
+from selfie_lite.training.config import require_within
 from selfie_lite.training.randomness import generator_of
 
 
@@ -32,12 +32,11 @@ def labelled_subset(
         Indices to train on, and to choose on, each (…,) int64 in increasing order. Both are nested.
 
     Raises:
-        SelfieLiteError: if there is only one class, or a class is left with fewer than two images; or for labels and
-            parts that are none.
+        SelfieLiteError: for one class only, or a class with fewer than two images; for labels and parts that are none.
     """
     labels = _integers(labels)
-    require_part("labels", fraction, 1)
-    require_part("validation", validation, 0.5)
+    require_within("labels", fraction, "(0, 1]")
+    require_within("validation", validation, "(0, 0.5]")
     found, counts = (x.tolist() for x in labels.unique(return_counts=True))
     if len(found) < 2:
         raise SelfieLiteError("fine-tuning needs images of two classes or more: FOLDER/train/CLASS/*.")
@@ -54,14 +53,6 @@ def labelled_subset(
         choose.append(order[aside])
         train.append(order[~aside])
     return torch.cat(train).sort().values, torch.cat(choose).sort().values
-
-
-def require_part(name: str, value: float, most: float) -> None:
-    """Raise SelfieLiteError unless `value` is a number above 0 and up to `most`."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 < value <= most or math.isnan(value):
-        what = f"{name} is a part of the labels" if name == "labels" else f"{name} is a part of those labels"
-        raise SelfieLiteError(f"{what}, above 0 and up to {most:g}, but is {value!r}.")
 
 
 def require_same_classes(train: ImageDataset | ImageFiles, test: ImageDataset | ImageFiles) -> None:
@@ -86,10 +77,9 @@ def _too_few(few: dict[str, int], fraction: float) -> str:
     """The sentence for classes (name: images) that have too few labels."""
     name, count = min(few.items(), key=lambda item: item[1])
     others = [other for other in few if other != name]
-    more = f" So have {len(others)} more: {', '.join(others[:5])}{', …' if len(others) > 5 else ''}." if others else ""
-    need = "too few, one is needed to train on and one to choose on."
-    if count < 2:
-        way_out = "Bring more images of it, or move its folder out of the way."
-        return f"class {name} has {count} image to train on: {need} {way_out}{more}"
-    part = f"{fraction:g} of the {count} labels of class {name} is {round(fraction * count)}"
-    return f"{part}: {need} Use at least {2 / count:.2g}.{more}"
+    more = f" So have {len(others)} more: {', '.join(others[:5])}{', …' * (len(others) > 5)}." if others else ""
+    what, way_out = f"class {name} has {count} image", "Bring more images of it, or move its folder out of the way."
+    if count > 1:
+        what = f"{fraction:g} of the {count} labels of class {name} is {round(fraction * count)}"
+        way_out = f"Use at least {2 / count:.2g}."
+    return f"{what}: too few, one is needed to train on and one to choose on. {way_out}{more}"

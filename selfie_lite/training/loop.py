@@ -3,9 +3,10 @@ ends it early."""
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -16,20 +17,15 @@ from selfie_lite.training.config import TrainingConfig
 from selfie_lite.training.device import PlainAccelerator, compiles, prepare_model
 from selfie_lite.training.optimizer import learning_rate_at, make_optimizer
 from selfie_lite.training.randomness import generator_of, seed_of
-from selfie_lite.training.run import Run
+from selfie_lite.training.run import Run, Task, own_folder
 
 
 def train(
-    config: TrainingConfig, accelerator: PlainAccelerator, model: nn.Module, batches: Batches, forward: Callable,
-    evaluate: Callable, report: Callable, on_log: Callable | None = None, select: str = "",
+    config: TrainingConfig, task: Task, accelerator: PlainAccelerator, model: nn.Module, batches: Batches,
+    on_log: Callable[[list[dict]], None] | None = None,
 ) -> list[dict]:  # fmt: skip
-    """Train `model` for `config.steps` steps, or on from a checkpoint; returns the lines of metrics.jsonl.
-
-    Args:
-        forward: (model, images, labels, generator) → {"loss": scalar, …}, all of which are logged.
-        evaluate: model → numbers to be logged. report: called with all lines at the end. on_log: at each new line.
-        select: a number of `evaluate`'s: the weights of the evaluation at which it was highest (the later of equals)
-            are those that the model, and the last checkpoint, have in the end. Default: the last weights.
+    """Train `model` for `config.steps` steps, or on from a checkpoint; returns the lines of metrics.jsonl, with all of
+    which `on_log` is called at each new one.
 
     Raises:
         NonFiniteLossError: with the step, the learning rate and the last good checkpoint.
@@ -38,75 +34,78 @@ def train(
     """
     compiled = compiles(config, accelerator.device)
     model = prepare_model(model, config, accelerator)
-    optimizer = make_optimizer(model, config)
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
-    losses = torch.zeros(config.log_every, device=accelerator.device)  # of the steps since the last line of metrics
-    with stop_signals() as stop, Run(config, accelerator, fingerprint(batches.dataset), on_log) as run:
-        run.begin(model, optimizer)
+    wrapped, optimizer = accelerator.prepare(model, make_optimizer(model, config))
+    with stop_signals() as stop, own_folder(config, accelerator), out_of_memory_in_words(config):
+        run = Run(config, task, accelerator, model, optimizer, fingerprint(batches.dataset), on_log)
         if compiled:
             wrapped.compile()
         if run.owes_evaluation:
-            run.evaluate(run.first, evaluate, model, optimizer, select)
-        with out_of_memory_in_words(config), progress_bar(run) as bar, Ahead(batches, run, stop) as ahead:
+            run.evaluate(run.first)
+        with closing(batches.start(run.first)) as source, progress_bar(run) as bar:
             for step in range(run.first, config.steps):
-                result = train_step(config, accelerator, wrapped, optimizer, forward, *ahead.batch, step)
-                losses[step % config.log_every] = result["loss"].detach()
+                batch = next_batch(source, run, stop, step)
+                if batch is None:
+                    break
+                result = train_step(config, task, accelerator, wrapped, optimizer, *batch, step)
+                run.losses.append(result["loss"])
                 done = step + 1
-                ahead.fetch(done)
-                last, logging = done == config.steps, done % config.log_every == 0 or done == config.steps
-                evaluating = last or config.eval_every and done % config.eval_every == 0
-                saving = last or done % config.save_every == 0 or ahead.stopping
+                logging, evaluating, saving = (
+                    run.is_due(done, every) for every in (config.log_every, config.eval_every, config.save_every)
+                )
                 if logging or evaluating or saving:
-                    run.require_finite(losses, step)
+                    run.require_finite(done)
                 if logging:
                     bar.set_postfix_str(run.log_step(done, result), refresh=False)
-                bar.update()
                 if evaluating:
-                    run.evaluate(done, evaluate, model, optimizer, select)
+                    run.evaluate(done)
                 if saving:
-                    run.save(done, model, optimizer)
-                if ahead.stopping and not last:
-                    break
-        run.end(report, model, optimizer)
+                    run.save(done)
+                bar.update()
+        run.end()
     return run.lines
 
 
-class Ahead:
-    """Fetches each batch while the step before it is still under way, and knows whether to stop: for a signal, or for
-    an image that cannot be read. All processes stop after the same step."""
+def train_step(
+    config: TrainingConfig, task: Task, accelerator: PlainAccelerator, model: nn.Module,
+    optimizer: AcceleratedOptimizer, images: Tensor, labels: Tensor, step: int,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Step `step` (from 0) on one batch: forward, backward, clip, update. Gives what `task.forward` gave, detached, the
+    mean over the parts of the batch (`config.accumulate`)."""
+    torch.manual_seed(seed_of(config.seed, "dropout", step, accelerator.process_index))
+    generator = generator_of(config.seed, "masks and crops", step, accelerator.process_index)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate_at(step, config)
+    model.train()
+    optimizer.zero_grad(set_to_none=True)
+    drawn = task.draw(images, labels, generator)
+    means: dict[str, Tensor] = {}
+    for number, part in enumerate(zip(*(x.chunk(config.accumulate) for x in drawn), strict=True), 1):
+        with nullcontext() if number == config.accumulate else accelerator.no_sync(model):
+            with accelerator.autocast():
+                result = task.forward(model, *part)
+            accelerator.backward(result["loss"] / config.accumulate)
+        means = {name: means.get(name, 0) + x.detach() / config.accumulate for name, x in result.items()}
+    if accelerator.scaler is not None:
+        accelerator.scaler.unscale_(optimizer.optimizer)
+    accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
+    optimizer.step()  # with a scaler, none if a gradient is too large for float16
+    return means
 
-    def __init__(self, batches: Batches, run: Run, stop: list):
-        self.source, self.run, self.stop = batches.start(run.first), run, stop
-        self.batch: tuple[Tensor, Tensor] | None = None
-        self.stopping, self.error = False, None
-        self.done = run.first
 
-    def __enter__(self) -> "Ahead":
-        if self.run.first < self.run.config.steps:
-            self.fetch(self.run.first)
-            self.run.accelerator.raise_together(self.error)
-        return self
-
-    def fetch(self, done: int) -> None:
-        """The batch that follows after `done` steps; none if this is the end."""
-        self.done = done
-        try:
-            self.batch = next(self.source, None)
-        except Exception as error:
-            self.error = error
-        wanted = bool(self.stop) and done > self.run.first or self.error is not None
-        self.stopping = bool(self.run.accelerator.maximum(int(wanted)))
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        self.source.close()  # ends the workers
-        if kind is not None or not self.stopping or self.done == self.run.config.steps:
-            return
-        error = self.error
-        if isinstance(error, SelfieLiteError):
-            error = self.run.with_way_on(error, self.done)
-        self.run.accelerator.raise_together(error)
-        way_on = f"go on with --name {self.run.config.name} --resume newest"
-        self.run.accelerator.print(f"stopped at step {self.done} and saved; {way_on}")
+def next_batch(
+    source: Iterator[tuple[Tensor, Tensor]], run: Run, stop: list, step: int
+) -> tuple[Tensor, Tensor] | None:
+    """The batch of a step, read while the device still computes the step before. None if the run ends here, saved, as a
+    signal has come to one of the processes; an image that cannot be read ends it likewise, and raises."""
+    batch, error = None, None
+    try:
+        batch = next(source)
+    except Exception as met:
+        error = met
+    if not run.accelerator.maximum(int(bool(stop) or error is not None)):
+        return batch
+    run.stop(step, error)
+    return None
 
 
 def progress_bar(run: Run) -> tqdm:
@@ -115,35 +114,12 @@ def progress_bar(run: Run) -> tqdm:
     return tqdm(total=run.config.steps, initial=run.first, unit="step", disable=hidden)
 
 
-def train_step(
-    config: TrainingConfig, accelerator: PlainAccelerator, model: nn.Module, optimizer: torch.optim.Optimizer,
-    forward: Callable, images: Tensor, labels: Tensor, step: int,
-) -> dict[str, Tensor]:  # fmt: skip
-    """Step `step` (from 0) on one batch: forward, backward, clip, update. Gives what `forward` gave."""
-    torch.manual_seed(seed_of(config.seed, "dropout", step, accelerator.process_index))
-    generator = generator_of(config.seed, "masks and crops", step, accelerator.process_index)
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate_at(step, config)
-    model.train()
-    with accelerator.autocast():
-        result = forward(model, images, labels, generator)
-    optimizer.zero_grad(set_to_none=True)
-    accelerator.backward(result["loss"])
-    accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
-    optimizer.step()
-    return result
-
-
 @torch.no_grad()
 def evaluate_parts(
-    model: nn.Module,
-    dataset: ImageDataset | ImageFiles,
-    indices: Tensor,
-    batch_size: int,
-    accelerator: PlainAccelerator,
-    workers: int,
+    model: nn.Module, dataset: ImageDataset | ImageFiles, indices: Tensor, batch_size: int,
+    accelerator: PlainAccelerator, workers: int,
     measure: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
-) -> tuple[float, float]:
+) -> tuple[float, float]:  # fmt: skip
     """Loss and accuracy over the images at `indices` in evaluation mode, each process doing its share; files are read
     in `workers` processes.
 
@@ -152,17 +128,13 @@ def evaluate_parts(
     was_training = model.training
     model.eval()
     totals = torch.zeros(2, device=accelerator.device)
-    error = None
-    try:
+    with accelerator.together():  # an image that cannot be read, say, by one process of several
         parts = torch.arange(len(indices)).split(batch_size)[accelerator.process_index :: accelerator.num_processes]
         batches = read_batches(dataset, [(indices[part],) for part in parts], workers, accelerator.device)
         for part, (images, labels) in zip(parts, batches, strict=True):
             with accelerator.autocast():
                 totals += torch.stack(measure(images, labels, part)) * len(part)
-    except SelfieLiteError as met:  # an image that cannot be read, say, by one process of several
-        error = met
     model.train(was_training)
-    accelerator.raise_together(error)
     loss, accuracy = (accelerator.reduce(totals, "sum") / len(indices)).tolist()
     return loss, accuracy
 
@@ -188,6 +160,6 @@ def out_of_memory_in_words(config: TrainingConfig) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError:
         raise SelfieLiteError(
-            f"the device ran out of memory at batch_size {config.batch_size}. "
-            f"Try --batch-size {max(1, config.batch_size // 2)}."
+            f"the device ran out of memory at batch_size {config.batch_size}. Compute it in more parts, --accumulate "
+            f"{2 * config.accumulate}, or try --batch-size {max(1, config.batch_size // 2)}."
         ) from None

@@ -13,7 +13,8 @@ def make_optimizer(model: nn.Module, config: TrainingConfig, fused: bool | None 
 
     fused: one kernel for all of an update; None for what is faster on the device.
     """
-    decay, keep = [], []
+    decay: list[nn.Parameter] = []
+    keep: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         (decay if parameter.ndim >= 2 and not name.startswith("positions") else keep).append(parameter)
     groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": keep, "weight_decay": 0.0}]

@@ -1,64 +1,67 @@
 """Pretraining: the Selfie step, its settings, and its presets."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import torch
+from accelerate.utils import gather_object
+from torch import Tensor
 
-from selfie_lite.augment import make_crop
+from selfie_lite.augment import normalize
 from selfie_lite.data.datasets import ImageDataset, ImageFiles, load_dataset
-from selfie_lite.errors import SelfieLiteError, require_choice, require_number
-from selfie_lite.patch_network import NORMS
+from selfie_lite.errors import SelfieLiteError, require_number
+from selfie_lite.patch_network import DIMS, NORMS
 from selfie_lite.patches import PatchGrid, sample_masks, sample_offsets
 from selfie_lite.selfie import Selfie, require_query_form
 from selfie_lite.training.batches import Batches
-from selfie_lite.training.config import TrainingConfig, option, require_range
+from selfie_lite.training.config import TrainingConfig, option
 from selfie_lite.training.device import PlainAccelerator, make_accelerator
+from selfie_lite.training.features import knn_accuracy
 from selfie_lite.training.loop import evaluate_parts, train
 from selfie_lite.training.randomness import generator_of, seed_of
 from selfie_lite.training.report import write_report
+from selfie_lite.training.run import Task
 
 
 @dataclass(frozen=True)
 class PretrainConfig(TrainingConfig):
     """The settings of a pretraining run."""
 
-    arch: str = option("resnet50", "resnet50 or resnet18")
-    image_size: int = option(32, "height and width of the images, pixels")
-    patch_size: int = option(8, "height and width of a patch, pixels")
-    num_masked: int = option(0, "hidden patches of each image; 0 for a quarter of them")
+    arch: str = option("resnet50", "resnet50 or resnet18", choices=DIMS)
+    image_size: int = option(32, "height and width of the images, pixels", "[1, inf)")
+    patch_size: int = option(8, "height and width of a patch, pixels", "[1, inf)")
+    num_masked: int = option(0, "hidden patches of each image; 0 for a quarter of them", "[0, inf)")
     queries: str = option(
         "additive",
         "form of query: additive (the paper's), location (no context), multiplicative, mlp or mask_token",
     )
     pooling: str = option("attention", "attention, mean or max")
-    dropout: float = option(0.1, "in A, a probability")
-    initial_length: float = option(1.0, "of u and of every location vector before training (Euclidean)")
+    dropout: float = option(0.1, "in A, a probability", "[0, 1)")
+    initial_length: float = option(1.0, "of u and of every location vector before training (Euclidean)", "(0, inf)")
     encoder_positions: bool = option(True, "positions on the visible patches too; the public implementations have none")
     gap: int = option(
         0, "pixels by which a patch is smaller than its cell, cropped at random, so that no border goes on"
     )
-    norm: str = option("batch", "batch or group normalisation in P")
+    norm: str = option("batch", "batch or group normalisation in P", choices=NORMS)
     tied: bool = option(True, "one P for visible and hidden patches; if not, that of the hidden ones is exported")
     padding: int = option(0, "pixels around small images before the crop; the paper has 4, which show the border")
-    factorized: str = option("auto", "yes: 7 row and 7 column vectors, say, not 49; no; auto: yes above 16 locations")
-    held_out: int = option(1000, "training images set aside, never trained on, for the held-out accuracy")
+    factorized: str = option(
+        "auto", "yes: 7 row and 7 column vectors, say, not 49; no; auto: yes above 16 locations",
+        choices=["auto", "yes", "no"],
+    )  # fmt: skip
+    held_out: int = option(1000, "training images set aside, never trained on, for the held-out accuracy", "[1, inf)")
+    knn: bool = option(True, "at each evaluation, also the nearest-neighbour accuracy of the held-out images' features")
 
-    def __post_init__(self):
+    FREE: ClassVar = TrainingConfig.FREE | {"knn"}
+
+    def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in {"image_size": 1, "patch_size": 1, "num_masked": 0, "held_out": 1}.items():
-            require_range(name, getattr(self, name), least)
-        require_range("padding", self.padding, 0, self.image_size - 1)
-        if not 0 <= self.dropout < 1:
-            raise SelfieLiteError(f"dropout must be 0 or more and below 1, but is {self.dropout}.")
-        if not 0 < self.initial_length < math.inf:
-            raise SelfieLiteError(f"initial_length must be above 0 and finite, but is {self.initial_length}.")
+        require_number("padding", self.padding, 0, self.image_size - 1)
         require_number("num_masked", self.num_masked, 0, self.grid.count - 1)  # and refuses sizes that do not fit
         require_number("gap", self.gap, 0, self.patch_size - 1)
-        require_choice("norm", self.norm, NORMS)
-        require_choice("factorized", self.factorized, ["auto", "yes", "no"])
         require_query_form(self.queries, self.pooling, self.encoder_positions, self.tied)
 
     @property
@@ -142,47 +145,61 @@ def pretrain(config: PretrainConfig, on_log: Callable[[list[dict]], None] | None
     dataset = load_dataset(config.data, "train", config.image_size)
     keep, aside = split_held_out(len(dataset), config.held_out)
     batches = Batches(dataset, keep, config, accelerator)
-
-    def evaluate(model):
-        return evaluate_puzzles(model, dataset, aside, config.batch_size, accelerator, config.workers)
-
-    def report(lines):
-        title = f"Selfie pretraining of a {config.arch} on {config.data}."
-        write_report(config, lines, "pretrain", title, "held_out_accuracy", round(1 / config.chance))
-
-    forward = make_forward(config, model.num_masked, batches.crop)
-    train(config, accelerator, model, batches, forward, evaluate, report, on_log)
+    title = f"Selfie pretraining of a {config.arch} on {config.data}."
+    task = Task(
+        draw=make_draw(config, model.num_masked, batches.crop),
+        forward=forward,
+        evaluate=lambda model: evaluate_held_out(model, dataset, aside, config, accelerator),
+        report=partial(write_report, config, "pretrain", title, "held_out_accuracy", round(1 / config.chance)),
+    )
+    train(config, task, accelerator, model, batches, on_log)
     accelerator.print(f"{config.folder}: README.md has the curve, checkpoint/ the weights.")
     return config.folder
 
 
-def make_forward(config: PretrainConfig, num_masked: int, crop: Callable | None = None) -> Callable:
-    """The forward pass of a training step: crop and flip uint8 images (`Batches.crop`, or that of images in memory),
-    draw masks, loss and accuracy."""
-    crop = crop or make_crop(config.image_size, config.padding)
+def make_draw(config: PretrainConfig, num_masked: int, crop: Callable) -> Callable[..., tuple[Tensor, ...]]:
+    """All that is random in a training step, drawn outside what is compiled: uint8 images → crops (`Batches.crop`),
+    visible and masked locations, and the offsets if there is a gap."""
 
-    def forward(model, images, labels, generator):
-        crops = crop(images, generator=generator)
-        masks = sample_masks(len(images), config.grid, num_masked, generator, images.device)  # outside what is compiled
-        offsets = None
-        if config.gap:
-            offsets = sample_offsets(len(images), config.grid, config.gap, generator, images.device)
-        out = model(crops, *masks, offsets=offsets)
-        return {"loss": out.loss, "accuracy": out.accuracy}
+    def draw(images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        crops = crop(images, generator)
+        visible, masked = sample_masks(len(images), config.grid, num_masked, generator, images.device)
+        if not config.gap:
+            return crops, visible, masked
+        offsets = sample_offsets(len(images), config.grid, config.gap, generator, images.device)
+        return crops, visible, masked, offsets
 
-    return forward
+    return draw
 
 
-def evaluate_puzzles(
-    model: Selfie, dataset: ImageDataset | ImageFiles, indices: torch.Tensor, batch_size: int,
-    accelerator: PlainAccelerator, workers: int = 0,
+def forward(
+    model: Selfie, crops: Tensor, visible: Tensor, masked: Tensor, offsets: Tensor | None = None
+) -> dict[str, Tensor]:
+    """The forward pass of a training step, on what was drawn."""
+    out = model(crops, visible, masked, offsets=offsets)
+    return {"loss": out.loss, "accuracy": out.accuracy}
+
+
+def evaluate_held_out(
+    model: Selfie, dataset: ImageDataset | ImageFiles, indices: Tensor, config: PretrainConfig,
+    accelerator: PlainAccelerator,
 ) -> dict[str, float]:  # fmt: skip
-    """Loss and accuracy on images never trained on, as they are, at masks fixed for each image."""
+    """Loss and accuracy on images never trained on, as they are, at masks fixed for each image; and, if they have
+    labels, how often the nearest ones of them, by the features of whole images, are of the same class."""
     visible, masked = sample_masks(len(indices), model.grid, model.num_masked, generator_of("evaluation masks"))
+    watching, features, classes = config.knn and len(dataset.classes) > 1, [], []
 
-    def measure(images, labels, part):
+    def measure(images: Tensor, labels: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
         out = model(images, visible[part].to(images.device), masked[part].to(images.device))
+        if watching:
+            maps = model.patch_network.feature_maps(normalize(images))  # (b, D, h, w)
+            features.append(maps.float().mean(dim=(2, 3)).cpu())
+            classes.append(labels.cpu())
         return out.loss, out.accuracy
 
-    loss, accuracy = evaluate_parts(model, dataset, indices, batch_size, accelerator, workers, measure)
-    return {"held_out_loss": loss, "held_out_accuracy": accuracy}
+    loss, accuracy = evaluate_parts(model, dataset, indices, config.batch_size, accelerator, config.workers, measure)
+    numbers = {"held_out_loss": loss, "held_out_accuracy": accuracy}
+    if watching:
+        x, y = (torch.cat(gather_object(parts)) for parts in (features, classes))
+        numbers["knn_accuracy"] = knn_accuracy(x, y)
+    return numbers

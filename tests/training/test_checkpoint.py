@@ -1,11 +1,13 @@
 """Checkpoints: whole, checked, and no more than wanted."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 import torch
 from runs import workplace  # noqa: F401
+from safetensors import SafetensorError
 from tiny import config
 
 from selfie_lite import SelfieLiteError
@@ -33,14 +35,19 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_only_offered():
     assert find_checkpoint(folder / "checkpoint").name == "00000012"
 
 
-def test_a_full_disk_loses_no_earlier_checkpoint(monkeypatch):
+@pytest.mark.parametrize(
+    "full",
+    [OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EDQUOT, "Disk quota exceeded"),
+     SafetensorError("I/O error: Disk quota exceeded (os error 122)")],
+)  # fmt: skip
+def test_a_full_disk_or_quota_loses_no_earlier_checkpoint(full, monkeypatch):
     from selfie_lite.training import checkpoint
 
     save = checkpoint.save_file
 
     def full_at_step_8(tensors, path):
         if len(list_checkpoints(path.parent.parent)) == 1:
-            raise OSError(28, "No space left on device")
+            raise full
         save(tensors, path)
 
     monkeypatch.setattr(checkpoint, "save_file", full_at_step_8)

@@ -1,66 +1,37 @@
 """Processes, precision, compilation, and an environment that asks for something else."""
 
 import json
-import os
-import runpy
+import signal
 import subprocess
 import sys
-import textwrap
+import time
 from pathlib import Path
 
 import pytest
 import torch
-from runs import assert_same, weights_of, workplace  # noqa: F401
+from runs import (  # noqa: F401
+    assert_same,
+    in_processes,
+    loss_and_gradients,
+    pretrain_with,
+    stop_after,
+    weights_of,
+    workplace,
+)
 from tiny import config
 
 from selfie_lite import SelfieLiteError
-from selfie_lite.training.device import compiles, make_accelerator
+from selfie_lite.training import device
+from selfie_lite.training.checkpoint import list_checkpoints
+from selfie_lite.training.device import choose_device, choose_precision, compiles, make_accelerator
 from selfie_lite.training.pretrain import pretrain
-
-HERE = Path(__file__).parent.parent
-
-
-TWO = """
-    import sys, torch
-    sys.path.insert(0, {here!r})
-    from tiny import config
-    from selfie_lite import load_dataset
-    from selfie_lite.patches import sample_masks
-    from selfie_lite.training.pretrain import make_model
-    from selfie_lite.training.device import make_accelerator, prepare_model
-    c = config(sync_batch_norm=True, dropout=0.0)
-    accelerator = make_accelerator(c)
-    model = prepare_model(make_model(c).double(), c, accelerator)
-    wrapped = accelerator.prepare(model)
-    images = model.prepare(load_dataset("tiny").images[:8]).double()  # so that only mathematics can differ
-    visible, masked = sample_masks(8, model.grid, 4, torch.Generator().manual_seed(0))
-    mine = [x.chunk(accelerator.num_processes)[accelerator.process_index] for x in (images, visible, masked)]
-    loss = wrapped(*mine).loss
-    accelerator.backward(loss)
-    loss = accelerator.reduce(loss.detach(), "mean")
-    if accelerator.is_main_process:
-        result = {{"processes": accelerator.num_processes, "loss": loss, "buffers": dict(model.named_buffers())}}
-        result["grads"] = {{name: p.grad for name, p in model.named_parameters()}}
-        torch.save(result, sys.argv[1])
-    accelerator.end_training()
-"""
+from selfie_lite.training.run import read_metrics
 
 
-def launch(processes, *words):
-    start = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--standalone"]
-    command = [sys.executable, *start[: 0 if processes == 1 else None], *map(str, words)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
-
-
-def test_two_processes_give_the_loss_and_gradients_of_one(tmp_path, monkeypatch):
-    (tmp_path / "two.py").write_text(textwrap.dedent(TWO.format(here=str(HERE))))
-    monkeypatch.setattr("sys.argv", ["two.py", str(tmp_path / "1.pt")])
-    runpy.run_path(str(tmp_path / "two.py"))
-    launch(2, tmp_path / "two.py", tmp_path / "2.pt")
-    one, two = torch.load(tmp_path / "1.pt"), torch.load(tmp_path / "2.pt")
+def test_two_processes_give_the_loss_and_gradients_of_one():
+    loss_and_gradients("1.pt")
+    in_processes(2, loss_and_gradients, "2.pt")
+    one, two = torch.load("1.pt"), torch.load("2.pt")
     assert (one["processes"], two["processes"]) == (1, 2)
     torch.testing.assert_close(one["loss"], two["loss"])
     for kind in ("grads", "buffers"):
@@ -68,39 +39,24 @@ def test_two_processes_give_the_loss_and_gradients_of_one(tmp_path, monkeypatch)
             torch.testing.assert_close(two[kind][name], value, rtol=1e-8, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_two_processes_train_resume_exactly_and_write_once():
-    words = [
-        "-m",
-        "selfie_lite",
-        "pretrain",
-        "--data",
-        "tiny",
-        "--image-size",
-        "16",
-        "--patch-size",
-        "4",
-        "--batch-size",
-        "8",
-    ]
-    words += [
-        "--held-out",
-        "8",
-        "--steps",
-        "8",
-        "--save-every",
-        "4",
-        "--log-every",
-        "2",
-        "--sync-batch-norm",
-        "--precision",
-        "fp32",
-    ]
-    launch(2, *words, "--name", "straight")
-    lines = Path("runs/straight/metrics.jsonl").read_text().splitlines()
-    assert len([line for line in lines if '"loss"' in line]) == 4, "only one process writes"
+def test_two_processes_stopped_by_the_launcher_go_on_exactly_and_write_once():
+    settings = dict(steps=8, save_every=100, log_every=1, eval_every=4, sync_batch_norm=True)
+    in_processes(2, pretrain_with, settings | {"name": "straight"})
+    lines = read_metrics(Path("runs/straight"))
+    assert len([line for line in lines if "loss" in line]) == 8, "only one process writes"
     straight = weights_of("runs/straight")
-    launch(2, *words, "--name", "straight", "--resume", "4")
-    assert_same(straight, weights_of("runs/straight"))
+    script = f"import runs; runs.one_of_a_launch(runs.pretrain_slowly, {settings!r})"
+    start = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "--no-python", sys.executable]
+    launcher = subprocess.Popen([sys.executable, *start, "-c", script], stderr=subprocess.PIPE, text=True)
+    while not Path("runs/tiny/metrics.jsonl").is_file() or len(read_metrics(Path("runs/tiny"))) < 3:
+        assert launcher.poll() is None, launcher.stderr.read()[-3000:]
+        time.sleep(0.05)
+    launcher.send_signal(signal.SIGTERM)
+    launcher.wait(60)
+    (stopped,) = list_checkpoints(Path("runs/tiny/checkpoint"))
+    assert 3 <= int(stopped.name) < 8
+    in_processes(2, pretrain_with, settings | {"resume": "newest"})
+    assert_same(straight, weights_of("runs/tiny"))
 
 
 @pytest.mark.skipif(
@@ -154,3 +110,60 @@ def test_without_a_compiler_yes_is_refused_and_auto_goes_on(monkeypatch, capsys)
         compiles(config(compile="yes"), torch.device("cpu"))
     assert compiles(config(compile="auto"), torch.device("cuda")) is False
     assert "not compiled" in capsys.readouterr().out
+
+
+# Device and precision
+
+
+def test_a_device_that_is_not_there_is_refused_in_words(monkeypatch):
+    assert choose_device("cpu").type == "cpu"
+    for wrong in ("cuda:77", "gpu", "CPU", "meta", "cuda:x"):
+        with pytest.raises(SelfieLiteError, match=f"there is no device '{wrong}' here. Choose from: auto, cpu"):
+            make_accelerator(config(device=wrong))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "LOCAL_RANK", "MASTER_PORT", "MASTER_ADDR", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.setenv(name, "0")
+    with pytest.raises(SelfieLiteError, match="several processes take a device each, so cuda:1 cannot be had"):
+        make_accelerator(config(device="cuda:1"))
+
+
+def test_the_precision_follows_the_device(monkeypatch):
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    for native, on_cuda, on_cpu in ((True, "bf16", "bf16"), (False, "fp16", "fp32")):
+        monkeypatch.setattr(device, "has_native_bf16", lambda _, native=native: native)
+        assert (choose_precision("auto", cuda), choose_precision("auto", cpu)) == (on_cuda, on_cpu)
+    assert choose_precision("fp16", cuda) == "fp16"
+    with pytest.raises(SelfieLiteError, match="precision fp16 needs a CUDA GPU, but the device is cpu"):
+        pretrain(config(precision="fp16"))
+
+
+def test_float16_scales_the_loss_skips_what_overflows_and_resumes_exactly(monkeypatch):
+    monkeypatch.setattr(device, "choose_precision", lambda *_: "fp16")
+    plain = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda kind: plain(kind, init_scale=2.0**40, growth_interval=3))
+    settings = dict(precision="fp16", steps=40, save_every=40, log_every=1, eval_every=0)
+    straight = pretrain(config(name="straight", **settings))
+    scales = [line["loss_scale"] for line in read_metrics(straight) if "loss_scale" in line]
+    assert scales[0] == 2.0**39 and scales[-1] < 2.0**33, "halved at each overflow"
+    assert any(after > before for before, after in zip(scales, scales[1:], strict=False)), "doubled after three steps"
+    assert all(value.isfinite().all() for value in weights_of(straight).values())
+    stopped = pretrain(config(**settings), on_log=stop_after(20))
+    state = torch.load(list_checkpoints(stopped / "checkpoint")[0] / "state.pt")
+    assert state["scaler"]["scale"] == scales[19]
+    pretrain(config(resume="newest", **settings))
+    assert_same(weights_of(straight), weights_of(stopped))
+    assert [line["loss_scale"] for line in read_metrics(stopped) if "loss_scale" in line] == scales
+
+
+@pytest.mark.parametrize("store", ["", "True"])
+def test_variables_that_a_launcher_left_behind_end_in_a_sentence_at_once(store, monkeypatch):
+    left = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    if store == "True":
+        left |= {"TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_USE_AGENT_STORE": store}
+    for name, value in left.items():
+        monkeypatch.setenv(name, value)
+    reason = "the launcher does not answer" if store == "True" else "no launcher has set these variables"
+    start = time.monotonic()
+    with pytest.raises(SelfieLiteError, match=f"RANK=0.*WORLD_SIZE=2.*{reason}.*Unset these variables to run alone"):
+        make_accelerator(config())
+    assert time.monotonic() - start < 5

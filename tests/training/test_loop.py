@@ -2,28 +2,37 @@
 
 import json
 import os
+import random
 import signal
-import subprocess
 import sys
-import textwrap
 import threading
+import time
 from pathlib import Path
 
 import pytest
 import torch
-from runs import assert_same, stop_after, weights_of, workplace  # noqa: F401
-from tiny import config, make_data
+from runs import (  # noqa: F401
+    assert_same,
+    in_processes,
+    pretrain_with,
+    stop_after,
+    use_tiny_network,
+    weights_of,
+    workplace,
+)
+from tiny import config, make_data, make_labelled
 
-from selfie_lite import Selfie, SelfieLiteError
+from selfie_lite import Selfie, SelfieLiteError, load_dataset
+from selfie_lite.evaluation.probes import embed
 from selfie_lite.training.checkpoint import (
     find_checkpoint,
     list_checkpoints,
 )
 from selfie_lite.training.config import RUNS
-from selfie_lite.training.pretrain import pretrain
+from selfie_lite.training.features import knn_accuracy
+from selfie_lite.training.pretrain import pretrain, split_held_out
 from selfie_lite.training.run import NonFiniteLossError, read_metrics
-
-HERE = Path(__file__).parent.parent
+from selfie_lite.training.weights import load_patch_network
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +43,7 @@ def straight(tmp_path_factory):
         patch.setenv("SELFIE_LITE_DATA", str(place / "cache"))
         patch.chdir(place)
         make_data(place / "cache")
+        use_tiny_network(patch)
         return place / pretrain(config(name="straight"))
 
 
@@ -44,7 +54,7 @@ def test_stopped_by_a_signal_and_resumed_is_bit_for_bit_the_same(step, number, s
     stopped = pretrain(config(), on_log=stop_after(step, number))
     assert signal.getsignal(number) is handler
     (newest,) = list_checkpoints(stopped / "checkpoint")[-1:]
-    assert int(newest.name) == step + 1, "it saves and leaves at the next step"
+    assert int(newest.name) == step, "it saves and leaves before the next step"
     pretrain(config(resume="newest"))
     assert_same(weights_of(straight), weights_of(stopped))
     optimizers = [torch.load(find_checkpoint(f / "checkpoint") / "state.pt")["optimizer"] for f in (straight, stopped)]
@@ -88,42 +98,21 @@ def test_evaluation_and_logging_do_not_change_the_training():
     assert_same(weights_of(often), weights_of(seldom))
 
 
-def test_killed_twenty_times_in_a_row_and_resumed_is_bit_for_bit_the_same(tmp_path):
-    settings = dict(steps=120, save_every=1, log_every=4, eval_every=30)
+def test_killed_twenty_times_in_a_row_and_resumed_is_bit_for_bit_the_same():
+    settings = dict(steps=60, save_every=1, log_every=4, eval_every=15)
     straight = weights_of(pretrain(config(name="straight", **settings)))
-    script = f"""
-        import os, random, signal, sys, time
-        sys.path.insert(0, {str(HERE)!r})
-        import torch
-        import torch.utils.tensorboard  # once, here, and not in every child
-        from tiny import config
-        import selfie_lite.workbook.figures
-        from selfie_lite.training.checkpoint import list_checkpoints
-        from selfie_lite.training.pretrain import pretrain
-        torch.set_num_threads(1)
-        settings = {settings!r}
-        random.seed(0)
-        kills = 0
-        while True:
-            found = list_checkpoints(config().folder / "checkpoint")
-            child = os.fork()
-            if child == 0:
-                pretrain(config(resume="newest" if found else "", **settings))
-                os._exit(0)
-            if kills < 20:
-                ended = lambda: os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-                while list_checkpoints(config().folder / "checkpoint") == found and not ended():
-                    time.sleep(0.01)  # until some step of it is done
-                time.sleep(random.uniform(0, 0.06))
-                os.kill(child, signal.SIGKILL)
-            _, status = os.waitpid(child, 0)
-            if os.WIFSIGNALED(status):
-                kills += 1
-            elif kills >= 20 or status != 0:
-                sys.exit(f"{{kills}} kills" if status == 0 and kills < 20 else status)
-    """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr[-2000:]
+    checkpoints, wait, kills = RUNS / "tiny" / "checkpoint", random.Random(0), 0
+    while kills < 20:
+        found = list_checkpoints(checkpoints)
+        (child,) = in_processes(1, pretrain_with, settings | {"resume": "newest" if found else ""}, wait=False)
+        while list_checkpoints(checkpoints) == found and child.is_alive():
+            time.sleep(0.002)  # until some step of it is done
+        time.sleep(wait.uniform(0, 0.03))
+        child.kill()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL, Path("out.0").read_text()[-2000:]
+        kills += 1
+    pretrain(config(resume="newest", **settings))
     assert_same(straight, weights_of("runs/tiny"))
 
 
@@ -149,7 +138,7 @@ def test_out_of_memory_says_which_batch_size_to_try(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Selfie, "forward", full)
-    with pytest.raises(SelfieLiteError, match="at batch_size 8. Try --batch-size 4"):
+    with pytest.raises(SelfieLiteError, match="at batch_size 8.*--accumulate 2, or try --batch-size 4"):
         pretrain(config())
 
 
@@ -169,9 +158,64 @@ def test_what_was_trained_is_saved_before_an_evaluation_that_fails(straight, mon
         raise UnreadableImageError("a.jpg: cannot be read.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules["selfie_lite.training.pretrain"], "evaluate_puzzles", broken)
+        patch.setattr(sys.modules["selfie_lite.training.pretrain"], "evaluate_held_out", broken)
         with pytest.raises(UnreadableImageError, match="a.jpg.* The 5 steps trained so far are saved"):
             pretrain(config())
     folder = pretrain(config(resume="newest"))
     assert_same(weights_of(straight), weights_of(folder))
     assert [line["step"] for line in read_metrics(folder)] == [line["step"] for line in read_metrics(straight)]
+
+
+# A batch in parts
+
+
+def test_a_batch_in_parts_gives_what_the_whole_batch_gives_but_for_batch_normalisation():
+    settings = dict(dropout=0.0, optimizer="sgd", learning_rate=0.1, steps=3, eval_every=0, gap=1)
+    for norm in ("group", "batch"):
+        whole, parts = (
+            weights_of(pretrain(config(name=f"{norm}-{n}", norm=norm, accumulate=n, **settings))) for n in (1, 4)
+        )
+        near = all(torch.allclose(parts[name], tensor, rtol=1e-3, atol=1e-5) for name, tensor in whole.items())
+        assert near == (norm == "group")
+    lines = [read_metrics(RUNS / f"group-{n}")[0] for n in (1, 4)]
+    assert lines[0]["loss"] == pytest.approx(lines[1]["loss"]) and lines[0]["accuracy"] == lines[1]["accuracy"]
+
+
+def test_a_batch_in_parts_resumes_exactly_and_must_divide():
+    straight = weights_of(pretrain(config(accumulate=2)))
+    pretrain(config(accumulate=2, resume="4"))
+    assert_same(straight, weights_of("runs/tiny"))
+    with pytest.raises(SelfieLiteError, match="accumulate is 2 there and 4 here"):
+        pretrain(config(accumulate=4, resume="4"))
+    with pytest.raises(SelfieLiteError, match="batch_size 8 must divide by 1 processes × 3 parts"):
+        pretrain(config(name="other", accumulate=3))
+
+
+def test_two_processes_add_up_the_parts_of_a_batch():
+    settings = dict(dropout=0.0, optimizer="sgd", learning_rate=0.1, steps=2, eval_every=0, norm="group")
+    in_processes(2, pretrain_with, settings | {"name": "parts", "accumulate": 2})
+    in_processes(2, pretrain_with, settings | {"name": "whole"})
+    whole, parts = weights_of("runs/whole"), weights_of("runs/parts")
+    assert all(torch.allclose(parts[name], tensor, rtol=1e-3, atol=1e-5) for name, tensor in whole.items())
+
+
+# Features, watched
+
+
+def test_features_are_watched_where_there_are_labels_and_change_nothing(tmp_path):
+    make_labelled(tmp_path / "cache")
+    settings = dict(data="colours", held_out=20, steps=6)
+    watched, unwatched = pretrain(config(**settings)), pretrain(config(name="off", knn=False, **settings))
+    assert_same(weights_of(watched), weights_of(unwatched))
+    found = [line["knn_accuracy"] for line in read_metrics(watched) if "held_out_accuracy" in line]
+    assert len(found) == 2 and all(0 < accuracy <= 1 for accuracy in found)
+    p, dataset, (_, aside) = load_patch_network("tiny"), load_dataset("colours"), split_held_out(60, 20)
+    x, y = embed(p, dataset, aside), dataset.labels[aside].numpy()
+    others = [[j for j in range(20) if j != i] for i in range(20)]
+    alone = [knn_accuracy(x[o], y[o], x[i : i + 1], y[i : i + 1]) for i, o in enumerate(others)]
+    assert found[-1] == pytest.approx(sum(alone) / 20, abs=0.051)
+    assert not any(
+        "knn_accuracy" in line for line in read_metrics(unwatched) + read_metrics(pretrain(config(name="x")))
+    )
+    pretrain(config(resume="4", **settings))
+    assert_same(weights_of(watched), weights_of(unwatched))
