@@ -28,8 +28,7 @@ def normalize(images: Tensor) -> Tensor:
         raise SelfieLiteError(f"normalize takes uint8 images, 0 to 255, but these are {images.dtype}.")
     if images.ndim < 3 or images.shape[-3] != 3:
         raise SelfieLiteError(f"normalize takes RGB images (…, 3, height, width), but got {tuple(images.shape)}.")
-    mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1)
-    std = torch.tensor(STD, device=images.device).view(3, 1, 1)
+    mean, std = (torch.tensor(x, device=images.device).view(3, 1, 1) for x in (MEAN, STD))
     return (images / 255 - mean) / std
 
 
@@ -45,8 +44,7 @@ def denormalize(images: Tensor) -> Tensor:
             f"denormalize takes normalised float images (…, 3, height, width), "
             f"but got {images.dtype} of shape {tuple(images.shape)}."
         )
-    mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1)
-    std = torch.tensor(STD, device=images.device).view(3, 1, 1)
+    mean, std = (torch.tensor(x, device=images.device).view(3, 1, 1) for x in (MEAN, STD))
     return ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
 

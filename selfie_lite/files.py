@@ -1,5 +1,4 @@
-"""Files and folders that are written whole or not at all, locks, SHA-256, and JSON that is checked when it is read: the
-one way in which this library writes, and reads what it or others wrote.
+"""Files and folders that are written whole or not at all, locks, SHA-256, and JSON that is checked when it is read.
 
 What is being written lies beside its place under a hidden name, is flushed to the disk, and is renamed when complete.
 """
@@ -11,7 +10,7 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,17 +20,11 @@ from safetensors import SafetensorError
 from selfie_lite.errors import SelfieLiteError
 
 WRITING, REPLACED = ".writing", ".replaced"
-CANNOT_WRITE = (
-    errno.EEXIST,
-    errno.ELOOP,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.ENAMETOOLONG,
+CANNOT_WRITE = {
+    errno.EEXIST, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG,
     errno.EIO,
-)
+}  # fmt: skip
+NO_RENAME = (errno.EXDEV, errno.EBUSY)  # a mount, a file or folder of a container's image
 
 
 def sha256(path: Path) -> str:
@@ -59,8 +52,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         flush(work)
         try:
             os.replace(work, path)
-        except OSError as error:  # a file mounted into a container can be written, but not replaced
-            if error.errno not in (errno.EXDEV, errno.EBUSY):
+        except OSError as error:
+            if error.errno not in NO_RENAME:
                 raise
             shutil.copyfile(work, path)
         flush(path.parent)
@@ -74,8 +67,8 @@ def whole_folder(place: Path, last: str) -> Iterator[Path]:
     the block fails, or is killed, `place` stays as it was, or comes back with the next call of `clear_leftovers`.
 
     Args:
-        last: the file of it that says what the others should be. Where a folder cannot be renamed (a mount, some
-            overlays), its files are exchanged one by one, this one first taken away and last put back.
+        last: the file of it that says what the others should be. Where a folder cannot be renamed, its files are
+            exchanged one by one, this one first taken away and last put back.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     clear_leftovers(place.parent)
@@ -105,29 +98,19 @@ def clear_leftovers(folder: Path) -> None:
             continue
         if kind == REPLACED and not (folder / name).exists():
             os.replace(leftover, folder / name)
-        elif leftover.is_dir() and not leftover.is_symlink():
-            shutil.rmtree(leftover, ignore_errors=True)
         else:
-            with suppress(OSError):
-                leftover.unlink()
+            _remove(leftover)
 
 
 def flush(path: Path) -> None:
     """Wait until a file or folder is on the disk; a folder only where that can be asked for (not on Windows, nor on
     some network mounts)."""
-    try:
+    with suppress(OSError) if path.is_dir() else nullcontext():
         descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        if path.is_dir():
-            return
-        raise
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        if not path.is_dir():
-            raise
-    finally:
-        os.close(descriptor)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager
@@ -154,7 +137,10 @@ def locked(folder: Path, refusal: str, name: str = ".lock") -> Iterator[None]:
         lock.release()
 
 
-def read_json(path: Path, what: str, needs: Mapping[str, type | tuple[type, ...]]) -> dict:
+Needs = Mapping[str, type | tuple[type, ...]]
+
+
+def read_json(path: Path, what: str, needs: Needs) -> dict:
     """An object from a JSON file that ours or others wrote.
 
     Args:
@@ -164,37 +150,49 @@ def read_json(path: Path, what: str, needs: Mapping[str, type | tuple[type, ...]
     Raises:
         SelfieLiteError: if it is not there, no JSON, or of another form.
     """
-    try:
-        return _checked(json.loads(path.read_text(encoding="utf-8")), needs)
-    except OSError as error:
-        raise SelfieLiteError(f"{path} cannot be read ({words_of(error)}).") from None
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError too
-        raise SelfieLiteError(f"{path} is not {what}, or damaged: {error}") from None
+    return _object(_content(path), str(path), what, needs)
 
 
-def read_json_lines(path: Path, what: str, needs: Mapping[str, type | tuple[type, ...]]) -> list[dict]:
+def read_json_lines(path: Path, what: str, needs: Needs) -> list[dict]:
     """The objects of a JSON-lines file, one a line, as `read_json`. A last line without its end, which a killed process
     leaves, is passed over.
 
     Raises:
         SelfieLiteError: naming the line that is wrong.
     """
-    try:
-        texts = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise SelfieLiteError(f"{path} cannot be read ({words_of(error)}).") from None
-    lines = []
-    for number, text in enumerate(texts, 1):
-        try:
-            if text.strip():
-                lines.append(_checked(json.loads(text.decode("utf-8")), needs))
-        except (ValueError, RecursionError) as error:
-            if number < len(texts):
-                raise SelfieLiteError(f"{path}, line {number}, is not {what}, or damaged: {error}") from None
+    *whole, rest = _content(path).split(b"\n")
+    lines = [
+        _object(text, f"{path}, line {number},", what, needs) for number, text in enumerate(whole, 1) if text.strip()
+    ]
+    with suppress(SelfieLiteError):
+        lines += [_object(rest, "", what, needs)] if rest.strip() else []
     return lines
 
 
-def printable(path: str | os.PathLike) -> str:
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SelfieLiteError(f"{path} cannot be read ({words_of(error)}).") from None
+
+
+def _object(text: bytes, where: str, what: str, needs: Needs) -> dict:
+    try:
+        value = json.loads(text.decode("utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError(f"it holds {type(value).__name__}, not an object with names.")
+        for name, kind in needs.items():
+            if name not in value:
+                raise ValueError(f"it has no '{name}'.")
+            one, kinds = value[name], kind if isinstance(kind, tuple) else (kind,)
+            if not isinstance(one, kinds) or (isinstance(one, bool) and bool not in kinds):
+                raise ValueError(f"'{name}' is {str(one)[:80]!r}, not {' or '.join(k.__name__ for k in kinds)}.")
+        return value
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError too
+        raise SelfieLiteError(f"{where} is not {what}, or damaged: {error}") from None
+
+
+def printable(path: str | bytes | os.PathLike) -> str:
     """A path as text that every terminal and file takes, also where its name is not UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
@@ -226,10 +224,8 @@ def is_full(error: BaseException) -> bool:
     """Whether a write failed because the disk, or a quota, has no room; whichever library says so."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if isinstance(error, SafetensorError | RuntimeError):  # they keep the system's words, not its number
-        said = str(error).lower()
-        return any(words in said for words in ("no space left", "quota exceeded", "os error 28)", "os error 122)"))
-    return False
+    words = ("no space left", "quota exceeded", "os error 28)", "os error 122)")  # kept without the system's number
+    return isinstance(error, SafetensorError | RuntimeError) and any(text in str(error).lower() for text in words)
 
 
 def is_running(pid: str) -> bool:
@@ -240,18 +236,6 @@ def is_running(pid: str) -> bool:
         except (ValueError, OverflowError, ProcessLookupError):
             return False
     return True
-
-
-def _checked(value: object, needs: Mapping[str, type | tuple[type, ...]]) -> dict:
-    if not isinstance(value, dict):
-        raise ValueError(f"it holds {type(value).__name__}, not an object with names.")
-    for name, kind in needs.items():
-        if name not in value:
-            raise ValueError(f"it has no '{name}'.")
-        kinds = kind if isinstance(kind, tuple) else (kind,)
-        if not isinstance(value[name], kinds) or (isinstance(value[name], bool) and bool not in kinds):
-            raise ValueError(f"'{name}' is {str(value[name])[:80]!r}, not {' or '.join(k.__name__ for k in kinds)}.")
-    return value
 
 
 def _beside(path: Path, kind: str) -> Path:
@@ -275,7 +259,7 @@ def _move_folder(work: Path, place: Path, last: str) -> None:
     try:
         os.replace(place, old)
     except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EBUSY):
+        if error.errno not in NO_RENAME:
             raise
         _exchange_files(work, place, last)
         return
@@ -284,16 +268,23 @@ def _move_folder(work: Path, place: Path, last: str) -> None:
     except OSError:
         os.replace(old, place)
         raise
-    if old.is_symlink():
-        old.unlink()
-    shutil.rmtree(old, ignore_errors=True)
+    _remove(old)
 
 
 def _exchange_files(work: Path, place: Path, last: str) -> None:
     (place / last).unlink(missing_ok=True)
     for path in place.iterdir():
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        _remove(path)
     for path in sorted(work.iterdir(), key=lambda path: path.name == last):
         shutil.move(path, place / path.name)
         flush(place / path.name)
     flush(place)
+
+
+def _remove(path: Path) -> None:
+    """A file, a link, or a folder with all that is in it, as far as that can be done."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()

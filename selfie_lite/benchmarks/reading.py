@@ -38,6 +38,7 @@ def bench_input(config: PretrainConfig, turns: Callable) -> dict:
     with tempfile.TemporaryDirectory() as place:
         measured_bytes = write_photos(Path(place) / "photos")
         files, usual = load_dataset(Path(place) / "photos", image_size=size), ImageFolder(f"{place}/photos", crops)
+        assert isinstance(files, ImageFiles)
         packed, arrays = other_forms(Path(place), size)
         candidates: dict[str, Callable] = {"step": step}
         counts = {"step": batch}
@@ -67,7 +68,7 @@ def bench_input(config: PretrainConfig, turns: Callable) -> dict:
 
 def write_photos(folder: Path) -> int:
     """Mosaics of the bundled photos as JPEG files; gives their mean size in bytes."""
-    photos, rng = load_dataset("photos").images.permute(0, 2, 3, 1).numpy(), np.random.default_rng(0)
+    photos, rng = load_dataset("photos").batch(range(10))[0].permute(0, 2, 3, 1).numpy(), np.random.default_rng(0)
     (folder / "train" / "any").mkdir(parents=True)
     for number in range(FILES):
         tiles = photos[rng.permutation(len(photos))[:6]].reshape(2, 3, 224, 224, 3)

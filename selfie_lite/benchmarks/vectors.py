@@ -37,7 +37,7 @@ def compare_vectors(
     """All lines of `file`, after what is missing was measured: without a `source`, pretraining runs of the preset
     laptop49; with one, vectors learnt on the features that its P gives of so many `images`."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    features = None
+    features, grid = torch.empty(0), PatchGrid(56, 8)
     for seed in seeds:
         for form, factorized in FORMS.items():
             cell = {"kind": "frozen" if source else "pretrain", "vectors": form, "seed": seed, "data": data}
@@ -47,7 +47,7 @@ def compare_vectors(
             if any(cell.items() <= line.items() for line in _lines(file)):
                 continue
             start, cpu = time.perf_counter(), time.process_time()
-            if source and features is None:
+            if source and not len(features):
                 features, grid = frozen_features(source, load_dataset(data, "train"), images)
             if source:
                 found = learn_vectors(features, grid, factorized, seed, steps, batch_size)

@@ -16,7 +16,7 @@ def data():
 @data.command("import")
 @click.argument("name", type=Text())
 @click.argument("folder", type=Place())
-@click.option("--size", type=Number(int, 1, 65500), help="Pixels a side to store.  [default: 32 for cifar10, else 224]")
+@click.option("--size", type=Number(int, 1, 65500), help="Pixels a side.  [default: 224; cifar10, imagenet32: 32]")
 @click.option(
     "--workers", type=Number(int, 0, 1024), help="Processes that decode.  [default: one a CPU core, eight at most]"
 )
@@ -25,7 +25,8 @@ def data():
 def import_(name, folder, size, workers, skip_unreadable, replace):
     """Turn FOLDER into the data set NAME in data_cache/, once.
 
-    FOLDER holds train/CLASS/* and test/CLASS/* (or val/), or CLASS/*, or just images.
+    FOLDER holds train/CLASS/* and test/CLASS/* (or val/), or CLASS/*, or just images; or the batches of the
+    downsampled ImageNet. Up to 64 pixels images are kept as arrays, above that as the bytes of their files.
     """
     from selfie_lite.data.importing import import_folder
 

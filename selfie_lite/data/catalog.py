@@ -18,7 +18,7 @@ KNOWN = {
     "sample": "4,000 + 1,000 images of CIFAR-10, 32×32, bundled",
     "photos": "ten public-domain photographs, 224×224, bundled",
     "cifar10": "50,000 + 10,000 images in ten classes, 32×32",
-    "imagenette": "9,469 + 3,925 images in ten classes of ImageNet, 224×224",
+    "imagenette": "9,469 + 3,925 photographs in ten classes of ImageNet",
     "imagenet32": "ImageNet at 32×32 pixels; import your own copy, or its downsampled release",
     "imagenet": "1.28 million + 50,000 images in 1,000 classes; bring your own copy",
 }

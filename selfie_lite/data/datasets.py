@@ -127,6 +127,7 @@ def load_dataset(
         raise SelfieLiteError(f"give the name of a data set or a folder of images, not {name_or_folder!r}.")
     name = os.fspath(name_or_folder)
     folder = os.path.expanduser(name)
+    dataset: ImageDataset | ImageFiles
     if name in ("sample", "photos"):
         dataset = _load_sample(split) if name == "sample" else _load_photos(split)
     elif is_plain_name(name) and (data_cache() / name / "dataset.json").is_file():

@@ -99,7 +99,10 @@ def say(text: str) -> None:
 def list_folder(folder: str) -> tuple[list[str], list[str], set[str], Counter]:
     """Names of the images and of the sub-folders of a folder, sorted; which of them are links; and what else there is,
     by kind. A link that leads nowhere counts as what its name says: it is missed when it is read."""
-    images, folders, links, others = [], [], set(), Counter()
+    images: list[str] = []
+    folders: list[str] = []
+    links: set[str] = set()
+    others: Counter = Counter()
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -196,7 +199,7 @@ class Walk:
         Raises:
             SelfieLiteError: if there are none, or their classes are unclear.
         """
-        labels, classes = array("q"), []
+        labels, classes = array("q"), list[str]()
         paths = FileNames(self._paths(labels, classes))
         if not paths:
             there = f", but {counted(self.passed_over)}" if self.passed_over else ""

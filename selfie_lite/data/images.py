@@ -122,7 +122,7 @@ def _decode(file: BinaryIO, image_size: int | None, drawn: Sequence[float] | Non
                 image.draft(None, (int(image.width / spare), int(image.height / spare)))
         image.load()  # TIFF and AVIF turn themselves here
         try:
-            turn = UPRIGHT.get(image.getexif().get(ORIENTATION))
+            turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
         except Exception:  # an EXIF block that is no such thing: the picture does not depend on it
             turn = None
         rgb = _to_rgb(image)

@@ -19,7 +19,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 import torch
 import torchvision
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, wrap_file
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, wrap_file
 from torch.utils.data import DataLoader, Dataset
 
 from selfie_lite.data.catalog import KNOWN, SPLITS, how_to_get, installed_datasets, no_folder, require_pixels
@@ -72,9 +72,8 @@ def import_folder(
     path = os.path.expanduser(folder)
     if not os.path.isdir(path):
         raise no_folder("folder", path)
-    size = require_pixels(
-        "--size", image_size if image_size is not None else 32 if name in ("cifar10", "imagenet32") else 224
-    )
+    usual = 32 if name in ("cifar10", "imagenet32") else 224
+    size = require_pixels("--size", usual if image_size is None else image_size)
     require_free(name, replace)
     workers = _require_workers(workers)
     if batches := released_files(Path(path)):
@@ -171,15 +170,10 @@ def verify_dataset(name: str) -> list[str]:
     """The files of data set `name` that are missing or whose SHA-256 is not the one written at import."""
     installed = installed_datasets()
     if name not in installed:
-        raise DatasetNotFoundError(
-            how_to_get(name) if name in KNOWN else f"no data set '{name}'.{suggestion(name, installed)}"
-        )
-    folder = installed[name]["folder"]
-    return [
-        file
-        for file, expected in installed[name]["sha256"].items()
-        if not (folder / file).is_file() or sha256(folder / file) != expected
-    ]
+        unknown = f"no data set '{name}'.{suggestion(name, installed)}"
+        raise DatasetNotFoundError(how_to_get(name) if name in KNOWN else unknown)
+    files = {installed[name]["folder"] / file: digest for file, digest in installed[name]["sha256"].items()}
+    return [path.name for path, digest in files.items() if not path.is_file() or sha256(path) != digest]
 
 
 class _Decoder(Dataset):
@@ -204,20 +198,14 @@ class _Decoder(Dataset):
 def _pack(items: list) -> tuple[int, np.ndarray | list[bytes], np.ndarray, list[str]]:
     good = [item for item in items if item[1] is not None]
     images, labels = [image for image, _ in good], np.array([label for _, label in good])
-    if good and not isinstance(images[0], bytes):
-        images = np.stack(images)
-    return len(items), images, labels, [text for text, label in items if label is None]
+    packed = not good or isinstance(images[0], bytes)
+    return len(items), images if packed else np.stack(images), labels, [text for text, label in items if label is None]
 
 
-def _read_all(
-    write: DatasetWriter, found: dict[str, Found], workers: int, skip: bool
-) -> tuple[dict[str, int], list[str]]:
+def _read_all(write: DatasetWriter, found: dict[str, Found], workers: int, skip: bool) -> list[str]:
     """Write every image that was found; gives what was said of each one left out."""
     skipped: list[str] = []
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("images,"),
-        TimeRemainingColumn(),
-    )  # fmt: skip
+    columns = *Progress.get_default_columns(), MofNCompleteColumn(), TextColumn("images")
     try:
         with Progress(*columns) as progress:
             task = progress.add_task(f"importing {write.name}", total=sum(len(part.paths) for part in found.values()))
@@ -235,29 +223,21 @@ def _read_all(
 
 
 def _decode(
-    paths: FileNames,
-    labels: np.ndarray,
-    size: int,
-    workers: int,
-    skipped: list[str] | None,
-    advance: Callable[[int], None],
+    paths: FileNames, labels: np.ndarray, size: int, workers: int, skipped: list[str] | None, advance: Callable
 ) -> Iterator[tuple[np.ndarray | list[bytes], np.ndarray]]:
-    loader = DataLoader(
-        _Decoder(paths, labels, size), BATCH, num_workers=workers, collate_fn=_pack, generator=torch.Generator()
-    )
-    kept = 0
-    for read, images, batch_labels, unreadable in loader:
+    files, kept = _Decoder(paths, labels, size), 0
+    for read, images, batch_labels, unreadable in DataLoader(
+        files, BATCH, num_workers=workers, collate_fn=_pack, generator=torch.Generator()
+    ):
         if unreadable and skipped is None:
-            raise UnreadableImageError(
-                f"{unreadable[0]} Nothing was imported; --skip-unreadable leaves such files out."
-            )
-        if unreadable:
+            raise UnreadableImageError(f"{unreadable[0]} Nothing was imported; --skip-unreadable leaves them out.")
+        if skipped is not None:
             skipped.extend(unreadable)
         if len(images):
             kept += len(images)
             yield images, batch_labels
         advance(read)
-    if not kept:
+    if not kept and skipped:
         raise UnreadableImageError(f"none of the {len(paths)} images could be read; the first: {skipped[0]}")
 
 

@@ -76,6 +76,10 @@ FINETUNE_PRESETS = {
         name="finetuned-cifar10", data="cifar10", arch="resnet50", steps=4000, batch_size=256, learning_rate=0.05,
         weight_decay=5e-4, warmup_steps=200, eval_every=200, save_every=1000, log_every=50,
     ),
+    "imagenet32": FinetuneConfig(
+        name="finetuned-imagenet32", data="imagenet32", arch="resnet50", steps=50_000, batch_size=512,
+        learning_rate=0.2, warmup_steps=2000, eval_every=2500, save_every=2500, log_every=50,
+    ),
     "imagenette": FinetuneConfig(
         name="finetuned-imagenette", data="imagenette", arch="resnet50", image_size=224, steps=3000, batch_size=128,
         learning_rate=0.05, warmup_steps=200, eval_every=200, save_every=1000, log_every=50,

@@ -88,6 +88,10 @@ PRESETS = {
         name="cifar10", data="cifar10", steps=40_000, batch_size=512, learning_rate=0.2, warmup_steps=1000,
         eval_every=1000, save_every=1000, log_every=50, held_out=2000,
     ),
+    "imagenet32": PretrainConfig(
+        name="imagenet32", data="imagenet32", steps=250_000, batch_size=512, learning_rate=0.2, warmup_steps=5000,
+        eval_every=5000, save_every=5000, log_every=50, held_out=5000,
+    ),
     "imagenette": PretrainConfig(
         name="imagenette", data="imagenette", image_size=224, patch_size=32, steps=10_000, batch_size=128,
         learning_rate=0.1, warmup_steps=500, eval_every=500, save_every=500, log_every=20, held_out=500,
