@@ -71,8 +71,8 @@ def _pretrain(cell: dict, factorized: bool) -> dict:
     config = PRESETS["laptop49"].updated(
         name=f"vectors-{'7+7' if factorized else '49'}-{cell['seed']}", data=cell["data"], seed=cell["seed"],
         steps=cell["steps"], batch_size=cell["batch_size"], factorized="yes" if factorized else "no", workers=1,
-        warmup_steps=cell["steps"] // 10, eval_every=max(1, cell["steps"] // 2), held_out=300,
-        log_every=4, save_every=max(1, cell["steps"] // 8),
+        warmup_steps=cell["steps"] // 10, eval_every=max(1, cell["steps"] // 2), log_every=4,
+        save_every=max(1, cell["steps"] // 8),
     )  # fmt: skip
     begun = (config.folder / "config.json").is_file()
     lines = read_metrics(pretrain(config.updated(resume="newest") if begun else config))

@@ -82,7 +82,7 @@ PRESETS = {
     "laptop49": PretrainConfig(  # 49 locations, as at 224×224, from 7×7 patches of 8×8 pixels
         name="laptop49", data="imagenette", arch="resnet18", image_size=56, queries="location", steps=200,
         batch_size=64, optimizer="adamw", learning_rate=1e-3, weight_decay=0.05, warmup_steps=20, eval_every=50,
-        save_every=50, log_every=10, held_out=500,
+        save_every=50, log_every=10, held_out=300,
     ),
     "cifar10": PretrainConfig(
         name="cifar10", data="cifar10", steps=40_000, batch_size=512, learning_rate=0.2, warmup_steps=1000,
