@@ -74,8 +74,8 @@ def draw_puzzle(image: Tensor, grid: PatchGrid, masked: Tensor, logits: Tensor, 
 def draw_puzzles(
     images: Tensor, grid: PatchGrid, masked: Tensor, logits: dict[str, Tensor], names: Sequence[str] = ()
 ) -> Figure:
-    """Several puzzles, each in a row: the image, what is seen of it, and the holes filled by the choices of each of
-    several models.
+    """Several puzzles, a row each, with the image, what is seen of it, and the holes as each of several models fills
+    them: right patches in solid frames, wrong ones in dashed.
 
     Args:
         images: (n, 3, H, W). masked: (n, M) locations. logits: {name of a model, or of a step: (n, M, M)}.

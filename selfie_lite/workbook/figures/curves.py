@@ -19,7 +19,7 @@ def draw_curves(
     marks: bool = True,
     width: float = 6,
 ) -> Figure:
-    """Curves {name: (x, y)}, told apart by colour, dash and marker; chance as a dotted line."""
+    """Curves, told apart by colour, dash and marker, and chance as a dotted line: {name: (x, y)}."""
     with figure(1, 1, width, 3.4) as (fig, axes):
         ax = axes[0, 0]
         for (color, dash, marker), (name, (x, y)) in zip(LINES, curves.items(), strict=False):
