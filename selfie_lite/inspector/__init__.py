@@ -1,16 +1,13 @@
 """The patch inspector: look inside one image."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from selfie_lite.inspector.panel import PatchInspector
+from typing import Any
 
 __all__ = ["PatchInspector"]
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     """The widget is loaded when it is asked for: the state below it needs none."""
-    if name == "PatchInspector":
+    if name in __all__:
         from selfie_lite.inspector.panel import PatchInspector
 
         return PatchInspector

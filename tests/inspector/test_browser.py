@@ -16,7 +16,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from selfie_lite.inspector.messages import still
 from selfie_lite.inspector.state import InspectorState
-from selfie_lite.workbook.pages import board_html, shell
+from selfie_lite.workbook.pages import board_html, shell, write_html
 from selfie_lite.workbook.walkthrough import NOTEBOOKS
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -331,6 +331,23 @@ def test_uploads(inspect, tmp_path):
         expect(inspect.locator(".crop")).to_contain_text(said)
         expect(message).to_be_hidden()
     require_access(inspect, "inspect_3_upload")
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_the_page_of_notebook_07_lives_without_python_and_network(browser, folder, look):
+    page = open_page(
+        browser, write_html(folder / "nbs" / "07_patch_inspector.ipynb", {"all": "x"}).as_uri(), **LOOKS[look]
+    )
+    page.context.set_offline(True)
+    assert (folder / "nbs" / "07_patch_inspector.html").stat().st_size < 1_500_000
+    assert page.evaluate("[...document.images].every((image) => image.alt && image.naturalWidth)")
+    for _ in range(20):
+        expect(page.locator(".choose summary")).to_contain_text("sample, image")
+        button(page, "next puzzle").click()
+    play(page)
+    expect(page.locator(".result")).to_contain_text("1 round")
+    require_access(page, f"{look}_8_page_07")
+    page.context.close()
 
 
 def test_notebook_07_in_jupyterlab(browser, serve):
