@@ -24,11 +24,7 @@ TESTS = Path(__file__).resolve().parents[2] / "tests"
 
 
 def checks(config: PretrainConfig, batches: Sequence[int]) -> dict[str, Callable[[], Any]]:
-    """All checks by name, with the network and sizes of `config`; their runs are written to runs/check-….
-
-    Args:
-        batches: sizes for the memory of a step, in rising order; the first for which there is too little ends them.
-    """
+    """All checks by name, with the network and sizes of `config`; their runs are written to runs/check-…."""
     config = config.updated(
         data="sample", dropout=0.0, held_out=min(500, config.held_out)
     )  # random numbers differ once compiled
@@ -91,12 +87,12 @@ def resumed_against_whole(config: PretrainConfig, steps: int = 4) -> dict[str, f
 
 
 def memory(config: PretrainConfig, batches: Sequence[int]) -> dict[str, int | str]:
-    """MB at the peak of a step, by batch size."""
+    """MB at the peak of a step, by batch size, up to the first for which there is too little."""
     found: dict[str, int | str] = {}
     for batch in batches:
         try:
             found[str(batch)] = peak_memory(dict(config=config.updated(batch_size=batch)))
-        except (torch.OutOfMemoryError, MemoryError):
+        except (RuntimeError, MemoryError):  # torch's own is the first, and so is that of a process that was killed
             found[str(batch)] = "too little"
             break
     return found
@@ -106,19 +102,7 @@ def gpu_tests() -> str:
     """What pytest says of the tests that are marked gpu, in one line."""
     if best_device().type == "cpu" or not TESTS.is_dir():
         return "not run: there is no GPU, or no tests beside the library"
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-m",
-        "gpu",
-        "-n",
-        "0",
-        "-p",
-        "no:cacheprovider",
-        "--rootdir",
-        TESTS.parent,
-    ]
-    done = subprocess.run([*map(str, command), str(TESTS)], cwd=TESTS.parent, capture_output=True, text=True)
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-n", "0", "-p", "no:cacheprovider", "tests"]
+    done = subprocess.run(command, cwd=TESTS.parent, capture_output=True, text=True)
     lines = [line for line in done.stdout.splitlines() if line.strip()] or [done.stderr.strip()[-200:]]
     return lines[-1].strip("= ")

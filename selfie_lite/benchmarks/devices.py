@@ -54,3 +54,4 @@ def on_all_devices(calls: Sequence[Callable], say: Callable[[str], None]) -> lis
 
 def _take_device(free: Any) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = free.get()
+    torch._dynamo.config.recompile_limit = 1000  # many models in one process

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -9,7 +10,7 @@ from selfie_lite.augment import normalize
 from selfie_lite.benchmarks.reading import bench_input
 from selfie_lite.benchmarks.step import Step, count_operations, peak_memory
 from selfie_lite.benchmarks.surroundings import bench_processes
-from selfie_lite.benchmarks.timing import in_turns, speeds, spread
+from selfie_lite.benchmarks.timing import Turns, in_turns, speeds, spread
 from selfie_lite.errors import SelfieLiteError, require_choice
 from selfie_lite.loss import masked_patch_logits
 from selfie_lite.machine import environment
@@ -20,12 +21,9 @@ from selfie_lite.training.pretrain import PretrainConfig, make_model
 
 
 def bench_pretraining(
-    config: PretrainConfig,
-    parts: Iterable[str],
-    rounds: int = 5,
-    seconds: float = 1.0,
+    config: PretrainConfig, parts: Iterable[str], rounds: int = 5, seconds: float = 1.0,
     say: Callable[[str], None] = lambda text: None,
-) -> dict:
+) -> dict[str, Any]:  # fmt: skip
     """Measure `config`'s training step; gives what `selfie-lite bench pretrain` writes as JSON.
 
     Args:
@@ -48,32 +46,31 @@ def bench_pretraining(
     with torch._dynamo.config.patch(recompile_limit=64):  # one program, many geometries
         for part in [part for part in PARTS if part in parts]:
             say(part)
-            result[part] = PARTS[part](config, turns)
+            result[part] = PARTS[part](config.updated(steps=10**9), turns)
     return result
 
 
-def ladder(config: PretrainConfig) -> dict[str, dict]:
+def ladder(config: PretrainConfig) -> dict[str, dict[str, Any]]:
     """Each rung adds one thing to the rung before it; the one named default is what `pretrain` does here."""
-    slow = dict(precision="fp32", channels_last=False, compile="no")
-    config = config.updated(steps=10**9)
-    accelerator = make_accelerator(config)
-    bf16 = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
-    rungs = {"plain": dict(config=config.updated(**slow), fused=False, plain_input=True)}
-    rungs["images resident as uint8"] = dict(config=config.updated(**slow), fused=False)
-    rungs["+ channels-last"] = dict(config=config.updated(**slow | {"channels_last": True}), fused=False)
-    if bf16 == "bf16":
-        rungs["+ bfloat16"] = dict(config=config.updated(precision=bf16, compile="no"), fused=False)
-    rungs["+ fused optimiser"] = dict(config=config.updated(precision=bf16, compile="no"), fused=True)
-    rungs["+ torch.compile"] = dict(config=config.updated(precision=bf16, compile="yes"), fused=True)
-    rungs["default"] = dict(config=config)
-    return rungs
+    slow = config.updated(precision="fp32", channels_last=False, compile="no")
+    bf16 = make_accelerator(config).mixed_precision == "bf16"
+    fast = config.updated(precision="bf16" if bf16 else "fp32", compile="no")
+    rungs: dict[str, dict[str, Any]] = {"plain": dict(config=slow, fused=False, plain_input=True)}
+    rungs["images resident as uint8"] = dict(config=slow, fused=False)
+    rungs["+ channels-last"] = dict(config=slow.updated(channels_last=True), fused=False)
+    if bf16:
+        rungs["+ bfloat16"] = dict(config=fast, fused=False)
+    rungs["+ fused optimiser"] = dict(config=fast, fused=True)
+    rungs["+ torch.compile"] = dict(config=fast.updated(compile="yes"), fused=True)
+    return rungs | {"default": dict(config=config)}
 
 
-def bench_ladder(config: PretrainConfig, turns: Callable) -> list[dict]:
-    steps, failed = {}, {}
+def bench_ladder(config: PretrainConfig, turns: Turns) -> list[dict[str, Any]]:
+    steps: dict[str, Callable[[], None]] = {}
+    failed = {}
     for name, rung in ladder(config).items():
-        step = Step(**rung)
         try:
+            step = Step(**rung)
             step()
             steps[name] = step
         except Exception as error:  # torch.compile without a compiler, say: a rung that cannot be climbed here
@@ -82,26 +79,27 @@ def bench_ladder(config: PretrainConfig, turns: Callable) -> list[dict]:
             failed[name] = str(error).strip().splitlines()[0]
     rows = speeds(turns(steps), config.batch_size, "plain")
     memory = {name: peak_memory(rung) for name, rung in ladder(config).items() if name in rows}
-    done = [{"rung": name, **row, "peak_memory_mb": memory[name]} for name, row in rows.items()]
+    done: list[dict[str, Any]] = [{"rung": name, **row, "peak_memory_mb": memory[name]} for name, row in rows.items()]
     return done + [{"rung": name, "failed": why} for name, why in failed.items()]
 
 
-def bench_ceiling(config: PretrainConfig, turns: Callable) -> dict:
+def bench_ceiling(config: PretrainConfig, turns: Turns) -> dict[str, Any]:
     """The whole step against forward and backward of P alone, on patches that lie on the device already."""
-    step = Step(config.updated(steps=10**9))
+    step = Step(config)
     patches = patchify(normalize(next(step.batches)[0]), config.grid)
-    network = prepare_model(make_model(config), config, step.accelerator).patch_network.train()
+    model = make_model(config)
+    prepare_model(model, config, step.accelerator)
+    network = model.patch_network.train()
     if compiles(config, step.accelerator.device):
         network.compile()
 
-    def p_alone():
+    def p_alone() -> None:
         with step.accelerator.autocast():
             features = network(patches)
         features.sum().backward()
         network.zero_grad(set_to_none=True)
 
-    times = turns({"P alone": p_alone, "step": step})
-    rows = speeds(times, config.batch_size, "P alone")
+    rows = speeds(turns({"P alone": p_alone, "step": step}), config.batch_size, "P alone")
     return {
         "images_per_second": {name: row["images_per_second"] for name, row in rows.items()},
         "step_over_ceiling": rows["step"]["times_P alone"],
@@ -110,9 +108,9 @@ def bench_ceiling(config: PretrainConfig, turns: Callable) -> dict:
     }
 
 
-def bench_roofline(config: PretrainConfig, turns: Callable) -> dict:
+def bench_roofline(config: PretrainConfig, turns: Turns) -> dict[str, Any]:
     """Operations and bytes of the step over this device's rates: no step can take less time than the operations do."""
-    step = Step(config.updated(steps=10**9))
+    step = Step(config)
     step()
     operations, moved = count_operations(step)
     device = step.accelerator.device
@@ -124,10 +122,7 @@ def bench_roofline(config: PretrainConfig, turns: Callable) -> dict:
     times = turns({"step": step, "matrix product": lambda: a @ b, "copy": lambda: target.copy_(source)})
     matrix_rate = [2 * side**3 / t for t in times["matrix product"]]
     copy_rate = [2 * 4 * length / t for t in times["copy"]]
-    least = {
-        "by_operations": [operations / rate for rate in matrix_rate],
-        "by_bytes": [moved / rate for rate in copy_rate],
-    }
+    by_operations, by_bytes = [operations / rate for rate in matrix_rate], [moved / rate for rate in copy_rate]
     return {
         "operations": operations,
         "bytes_unfused": moved,
@@ -136,26 +131,26 @@ def bench_roofline(config: PretrainConfig, turns: Callable) -> dict:
         "matrix_operations_per_second": spread(matrix_rate),
         "copy_bytes_per_second": spread(copy_rate),
         "step_seconds": spread(times["step"]),
-        "seconds_by_operations": spread(least["by_operations"]),
-        "seconds_by_bytes_unfused": spread(least["by_bytes"]),
-        "operations_part_of_step": spread(o / t for o, t in zip(least["by_operations"], times["step"], strict=True)),
-        "bytes_part_of_step": spread(o / t for o, t in zip(least["by_bytes"], times["step"], strict=True)),
+        "seconds_by_operations": spread(by_operations),
+        "seconds_by_bytes_unfused": spread(by_bytes),
+        "operations_part_of_step": spread(o / t for o, t in zip(by_operations, times["step"], strict=True)),
+        "bytes_part_of_step": spread(o / t for o, t in zip(by_bytes, times["step"], strict=True)),
     }
 
 
-def bench_locations(config: PretrainConfig, turns: Callable) -> dict:
+def bench_locations(config: PretrainConfig, turns: Turns) -> dict[str, Any]:
     """All M hidden locations in one pass, against a pass for each of them."""
-    step = Step(config.updated(steps=10**9))
+    step = Step(config)
     model: Selfie = step.accelerator.unwrap_model(step.model).train()
     images = next(step.batches)[0]
     visible, masked = sample_masks(len(images), config.grid, model.num_masked, torch.Generator(), images.device)
 
-    def at_once():
+    def at_once() -> None:
         with step.accelerator.autocast():
             loss = step.model(images, visible, masked).loss
         loss.backward()
 
-    def one_at_a_time():
+    def one_at_a_time() -> None:
         for i in range(model.num_masked):
             with step.accelerator.autocast():
                 loss = loss_of_location(model, images, visible, masked, i) / model.num_masked
@@ -174,31 +169,22 @@ def loss_of_location(model: Selfie, images, visible, masked, i: int) -> torch.Te
     return torch.nn.functional.cross_entropy(logits, torch.full((len(images),), i, device=images.device))
 
 
-def bench_growth(config: PretrainConfig, turns: Callable) -> list[dict]:
+def bench_growth(config: PretrainConfig, turns: Turns) -> list[dict[str, Any]]:
     """Images/s and memory as batch size, M and N grow, one at a time."""
-    batch = config.batch_size
+    batch, side, largest = config.batch_size, config.grid.side, config.grid.count // 2
     changes = {f"batch {b}": dict(batch_size=b) for b in (max(1, batch // 4), max(1, batch // 2), batch, 2 * batch)}
-    largest = config.grid.count // 2
     masked = sorted({1, largest, *(m for m in (2, 4, 12, 16) if m < largest)})
     changes |= {f"M {m}": dict(num_masked=m) for m in masked}
-    sides = sorted({max(2, config.grid.side // 2), config.grid.side, config.grid.side * 3 // 2})
+    sides = sorted({max(2, side // 2), side, side * 3 // 2})
     changes |= {f"N {side**2}": dict(image_size=side * config.patch_size, num_masked=0) for side in sides}
-    configs = {name: config.updated(steps=10**9, **change) for name, change in changes.items()}
-    base = f"batch {batch}"
+    configs = {name: config.updated(**change) for name, change in changes.items()}
     counts = {name: c.batch_size for name, c in configs.items()}
-    rows = speeds(turns({name: Step(c) for name, c in configs.items()}), counts, base)
-    return [
-        {"changed": name, **row, "peak_memory_mb": peak_memory(dict(config=configs[name]))}
-        for name, row in rows.items()
-    ]
+    rows = speeds(turns({name: Step(c) for name, c in configs.items()}), counts, f"batch {batch}")
+    memory = {name: peak_memory(dict(config=c)) for name, c in configs.items()}
+    return [{"changed": name, **row, "peak_memory_mb": memory[name]} for name, row in rows.items()]
 
 
-PARTS = {
-    "ladder": bench_ladder,
-    "ceiling": bench_ceiling,
-    "roofline": bench_roofline,
-    "locations": bench_locations,
-    "growth": bench_growth,
-    "processes": bench_processes,
-    "input": bench_input,
-}
+PARTS: dict[str, Callable[[PretrainConfig, Turns], Any]] = {
+    "ladder": bench_ladder, "ceiling": bench_ceiling, "roofline": bench_roofline, "locations": bench_locations,
+    "growth": bench_growth, "processes": bench_processes, "input": bench_input,
+}  # fmt: skip

@@ -33,6 +33,7 @@ from selfie_lite.training.pretrain import PretrainConfig
 from selfie_lite.workbook.notebook import folder_of_runs
 
 LADDER = Path(__file__).resolve().parents[2] / "nbs" / "results" / "ladder.jsonl"
+PROBE = 5  # seconds that a linear probe takes, about
 STATE: dict[str, type | tuple[type, ...]] = {
     "scale": str, "spent": (int, float), "measured": dict, "plans": dict, "parts": dict
 }  # fmt: skip
@@ -58,7 +59,8 @@ def reproduce(
     public = public and public.resolve()
     if os.environ.get("SELFIE_LITE_DATA"):
         os.environ["SELFIE_LITE_DATA"] = str(Path(os.environ["SELFIE_LITE_DATA"]).expanduser().resolve())
-    with folder_of_runs(folder, "reproduction"), chdir(folder):
+    many = torch._dynamo.config.patch(recompile_limit=1000, accumulated_recompile_limit=1000)  # models in one process
+    with folder_of_runs(folder, "reproduction"), chdir(folder), many:
         work = Reproduction(minutes, scale, public, say)
         todo = [part for part in PARTS if part in (only or PARTS)]
         for number, part in enumerate(todo):
@@ -149,6 +151,7 @@ def measure(config: PretrainConfig, batches: Sequence[int], seconds: float) -> d
             step = Step(config.updated(batch_size=batch, compile="no"))
             step()
             speed[batch] = batch / timed(step, max(2, int(seconds / timed(step, 1))))
+            del step  # its memory, before the next
         except torch.OutOfMemoryError:
             break
     if not speed:
@@ -206,7 +209,8 @@ def pretraining(work: Reproduction, part: str, seconds: float, seeds: int) -> di
         arms, measured = by_worth(scale.arms[part]), work.measured(config)
         tried = len(scale.rates) / 8  # of the steps
         runs = min(len(arms), 6)  # the others follow if there is time
-        steps, compiling = steps_in(0.8 * seconds, runs * (1 + len(scale.rates)), runs * (1 + tried), measured, scale)
+        spare = 0.8 * seconds - PROBE * runs * (3 + len(scale.rates))
+        steps, compiling = steps_in(spare, runs * (1 + len(scale.rates)), runs * (1 + tried), measured, scale)
         return {"arms": arms, "steps": steps, "compile": compiling, "batch_size": measured["batch_size"]}
 
     plan = work.plan(part, make)
@@ -224,17 +228,16 @@ def pretraining(work: Reproduction, part: str, seconds: float, seeds: int) -> di
 
 def transfer(part: str, work: Reproduction, seconds: float) -> None:
     """Pretrain, then fine-tune from each P and from scratch, the last step counting; one line each in PART.jsonl."""
-    scale, plan = work.scale, pretraining(work, part, seconds / 2, 1)
+    scale, plan = work.scale, pretraining(work, part, 0.6 * seconds, 1)
     if "fine_steps" not in plan:
         runs = len(scale.labels[part]) * scale.seeds[part] * (1 + len(plan["arms"])) + 2 * len(scale.fine_rates)
         measured = work.measured(scale.pretrain[part])
         each = 1.5 * measured["eager"] / measured["batch_size"] * scale.finetune[part].batch_size  # a fourth block
-        plan["fine_steps"] = steps_in(0.4 * seconds, runs, runs, measured | {"eager": each, "compiled": None}, scale)[0]
+        plan["fine_steps"] = steps_in(0.3 * seconds, runs, runs, measured | {"eager": each, "compiled": None}, scale)[0]
     steps, starts = plan["fine_steps"], [SCRATCH, *plan["arms"]]
     base = scale.finetune[part].updated(
         data=scale.pretrain[part].data, steps=steps, warmup_steps=steps // 10, eval_every=0, save_every=steps, keep=1,
         arch=scale.pretrain[part].arch, image_size=scale.pretrain[part].image_size, compile="no",
-        padding=min(4, scale.pretrain[part].image_size - 1),
     )  # fmt: skip
     jobs = [
         partial(tune, base, start, scale.labels[part][0], 0, rate, "")

@@ -23,7 +23,7 @@ class Scale:
     labels: dict[str, tuple[float, ...]]  # in order of worth
     least: int = 200  # steps of any run
     most: int = 40_000
-    images: int = 3000  # for probes and puzzles
+    images: int = 2000  # for probes and puzzles
     rounds: int = 3
     seconds: float = 3.0  # a batch size is tried for so long
 

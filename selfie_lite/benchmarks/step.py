@@ -1,21 +1,21 @@
 """What is timed: a training step as `pretrain` makes it, on the bundled images; its operations, its memory."""
 
 import multiprocessing
-import re
 import resource
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 
-from selfie_lite.augment import MEAN, STD, make_crop
+from selfie_lite.augment import MEAN, STD
 from selfie_lite.data.datasets import ImageDataset, load_dataset
 from selfie_lite.patches import sample_masks
 from selfie_lite.training.batches import Batches
@@ -36,20 +36,19 @@ class Step:
     def __init__(self, config: PretrainConfig, fused: bool | None = None, plain_input: bool = False):
         self.config = config
         self.accelerator = make_accelerator(config)
-        model = prepare_model(make_model(config), config, self.accelerator)
-        optimizer = make_optimizer(model, config, fused)
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        selfie = make_model(config)
+        model = prepare_model(selfie, config, self.accelerator)
+        self.model, self.optimizer = self.accelerator.prepare(model, make_optimizer(model, config, fused))
         if compiles(config, self.accelerator.device):
             self.model.compile()
         dataset = bundled_images(config)
         if plain_input:
             self.batches = plain_batches(dataset, config, self.accelerator.device)
-            draw = partial(_draw_for_floats, config, model.num_masked)
+            draw: Callable = partial(_draw_for_floats, config, selfie.num_masked)
         else:
-            self.batches = Batches(dataset, torch.arange(len(dataset)), config, self.accelerator).start(0)
-            draw = make_draw(config, model.num_masked, make_crop(config.image_size, config.padding))
+            batches = Batches(dataset, torch.arange(len(dataset)), config, self.accelerator)
+            self.batches, draw = batches.start(0), make_draw(config, selfie.num_masked, batches.crop)
         self.task = Task(draw, forward)
-        self.count = 0
 
     def __call__(self) -> None:
         images, labels = next(self.batches)
@@ -63,16 +62,18 @@ def _draw_for_floats(config, num_masked, images, labels, generator):
 
 def bundled_images(config: PretrainConfig) -> ImageDataset:
     """Enough uint8 images of the size asked for: the sample up to 64 pixels, else the photos, over and over."""
-    source = load_dataset("sample" if config.image_size <= 64 else "photos").images
-    if source.shape[-1] != config.image_size:
-        resized = torch.nn.functional.interpolate(source.float(), (config.image_size,) * 2, mode="bilinear")
-        source = resized.round().to(torch.uint8)
-    count = max(config.batch_size, min(4000, 2**28 // source[0].numel()))
-    images = source[torch.arange(count) % len(source)]
+    source = load_dataset("sample" if config.image_size <= 64 else "photos")
+    assert isinstance(source, ImageDataset)
+    pixels = source.images
+    if pixels.shape[-1] != config.image_size:
+        resized = torch.nn.functional.interpolate(pixels.float(), (config.image_size,) * 2, mode="bilinear")
+        pixels = resized.round().to(torch.uint8)
+    count = max(config.batch_size, min(4000, 2**28 // pixels[0].numel()))
+    images = pixels[torch.arange(count) % len(pixels)]
     return ImageDataset("bundled", "train", images, torch.zeros(count, dtype=torch.int64), ["any"])
 
 
-class PlainImages(torch.utils.data.Dataset):
+class PlainImages(Dataset):
     """An image at a time through torchvision's transforms on PIL images, as most training scripts do it."""
 
     def __init__(self, images: torch.Tensor, padding: int):
@@ -84,28 +85,26 @@ class PlainImages(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int):
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         return self.transform(v2.functional.to_pil_image(self.images[index])), 0
 
 
-def plain_batches(dataset: ImageDataset, config: PretrainConfig, device) -> Iterator[tuple]:
-    loader = DataLoader(
-        PlainImages(dataset.images, config.padding), config.batch_size, shuffle=True, num_workers=1, drop_last=True,
-        persistent_workers=True,
-    )  # fmt: skip
+def plain_batches(dataset: ImageDataset, config: PretrainConfig, device: Any) -> Iterator[tuple]:
+    images, kept = PlainImages(dataset.images, config.padding), dict(num_workers=1, persistent_workers=True)
+    loader: DataLoader = DataLoader(images, config.batch_size, shuffle=True, drop_last=True, **kept)  # type: ignore[arg-type]
     while True:
-        for images, labels in loader:
-            yield images.to(device), labels.to(device)
+        for pixels, labels in loader:
+            yield pixels.to(device), labels.to(device)
 
 
-def peak_memory(rung: dict) -> int:
+def peak_memory(rung: dict[str, Any]) -> int:
     """MB at the highest in three steps, in a process of their own: on the GPU what torch has allocated there, on the
     CPU all that the process holds, Python and libraries included."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_three_steps, rung).result()
 
 
-def _three_steps(rung: dict) -> int:
+def _three_steps(rung: dict[str, Any]) -> int:
     step = Step(**rung)
     for _ in range(3):
         step()
@@ -113,27 +112,24 @@ def _three_steps(rung: dict) -> int:
         return torch.cuda.max_memory_allocated() // 2**20
     status = Path("/proc/self/status")  # Linux: getrusage would count what the parent process held
     if status.is_file():
-        return int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1]) // 2**10
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) // 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == "darwin" else 2**10)
 
 
 class CountBytes(TorchDispatchMode):
     """Bytes that the operations read and write, each by itself: what moves if nothing is fused and no cache helps."""
 
-    def __init__(self):
-        super().__init__()
-        self.bytes = 0
+    bytes = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
         if not function.is_view and "empty" not in function.name():
-            for x in torch.utils._pytree.tree_leaves((args, kwargs, out)):
-                if isinstance(x, torch.Tensor):
-                    self.bytes += x.numel() * x.element_size()
+            tensors = [x for x in torch.utils._pytree.tree_leaves((args, kwargs, out)) if isinstance(x, torch.Tensor)]
+            self.bytes += sum(x.numel() * x.element_size() for x in tensors)
         return out
 
 
-def count_operations(call: Callable) -> tuple[int, int]:
+def count_operations(call: Callable[[], None]) -> tuple[int, int]:
     """Floating-point operations (two a multiply-add) and bytes of one call, run without compilation."""
     with FlopCounterMode(display=False) as flops, torch.compiler.set_stance("force_eager"):
         call()

@@ -5,8 +5,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import patch_environment
@@ -18,7 +18,7 @@ from selfie_lite.errors import SelfieLiteError
 from selfie_lite.training.pretrain import PretrainConfig
 
 
-def bench_processes(config: PretrainConfig, turns: Callable) -> list[dict]:
+def bench_processes(config: PretrainConfig, turns: Any) -> list[dict[str, Any]]:
     """`torchrun … pretrain` with 1, 2, … processes sharing the batch: one a GPU, or on the CPU the cores shared out."""
     rounds, say = turns.keywords["rounds"], turns.keywords["say"]
     most = torch.cuda.device_count() or torch.get_num_threads()

@@ -8,13 +8,16 @@ taken within a round.
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 
+Turns = Callable[[Mapping[str, Callable[[], Any]]], dict[str, list[float]]]  # in_turns, for so many rounds and seconds
+
 
 def in_turns(
-    candidates: dict[str, Callable[[], None]], rounds: int, seconds: float, say: Callable[[str], None]
+    candidates: Mapping[str, Callable[[], Any]], rounds: int, seconds: float, say: Callable[[str], None]
 ) -> dict[str, list[float]]:
     """Seconds for one call of each candidate, once a round, in a new order every round, after two calls to warm up."""
     calls = {}
@@ -31,7 +34,8 @@ def in_turns(
     return times
 
 
-def timed(call: Callable[[], None], count: int) -> float:
+def timed(call: Callable[[], Any], count: int) -> float:
+    """Seconds for one of `count` calls, all work of the device included."""
     _wait()
     start = time.perf_counter()
     for _ in range(count):
@@ -52,11 +56,12 @@ def spread(values: Iterable[float]) -> dict[str, float]:
     return {name: float(f"{value:.4g}") for name, value in three.items()}
 
 
-def speeds(times: dict[str, list[float]], images: int | dict[str, int], base: str) -> dict[str, dict]:
+def speeds(times: dict[str, list[float]], images: int | dict[str, int], base: str) -> dict[str, dict[str, Any]]:
     """Images/s of every candidate, and its speed as a multiple of `base`'s in the same round."""
-    rows = {}
-    for name, row in times.items():
-        count = {key: images[key] if isinstance(images, dict) else images for key in (name, base)}
-        ratios = [count[name] / own * other / count[base] for own, other in zip(row, times[base], strict=True)]
-        rows[name] = {"images_per_second": spread(count[name] / t for t in row), f"times_{base}": spread(ratios)}
-    return rows
+    counts = images if isinstance(images, dict) else dict.fromkeys(times, images)
+    per_second = {name: [counts[name] / t for t in row] for name, row in times.items()}
+    return {
+        name: {"images_per_second": spread(row),
+               f"times_{base}": spread(a / b for a, b in zip(row, per_second[base], strict=True))}
+        for name, row in per_second.items()
+    }  # fmt: skip

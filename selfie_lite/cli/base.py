@@ -5,7 +5,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -147,11 +147,24 @@ class ResultFile(Place):
         return isinstance(command, str) and f"{command} ".startswith(f"selfie-lite {self.command} ")
 
 
+def result_file(command: str, default: str) -> Callable:
+    """The option --out of a command that measures something."""
+    return click.option("--out", "file", type=ResultFile(command), default=Path(default), help="Where the result goes.")
+
+
+def say(text: str) -> None:
+    out.print(text, markup=False)
+
+
+def warn(text: str) -> None:
+    err.print(text, markup=False)
+
+
 def write_result(file: Path, result: dict) -> None:
     """A result as JSON, with the command that made it."""
     result = {"command": " ".join(["selfie-lite", *sys.argv[1:]])} | result
     write_file(file, json.dumps(result, indent=1) + "\n")
-    out.print(f"written to {file}", markup=False)
+    say(f"written to {file}")
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]], title: str | None = None) -> None:

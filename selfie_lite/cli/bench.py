@@ -1,6 +1,5 @@
 """selfie-lite bench pretrain | inspector | ladder, and reproduce: how fast things are here, and what they are worth."""
 
-from functools import partial
 from pathlib import Path
 
 import click
@@ -16,14 +15,14 @@ from selfie_lite.cli.base import (
     Group,
     Number,
     Place,
-    ResultFile,
     Text,
     app,
-    err,
-    out,
     print_table,
+    result_file,
+    say,
+    warn,
     write_result,
-)
+)  # fmt: skip
 from selfie_lite.patch_network import DIMS
 from selfie_lite.training.pretrain import PRESETS
 
@@ -35,12 +34,6 @@ def bench():
     """Measure how fast things are on this machine."""
 
 
-def result_file(command: str):
-    file = Path("runs/bench") / f"{command}.json"
-    kind = ResultFile(f"bench {command}")
-    return click.option("--out", "file", type=kind, default=file, help="Where the result is written.")
-
-
 @bench.command("pretrain")
 @click.option(
     "--preset", type=Text(PRESETS), default="laptop", help=f"{', '.join(PRESETS)}: network, sizes, optimiser."
@@ -50,13 +43,13 @@ def result_file(command: str):
 @click.option("--part", "parts", type=Text(PARTS), multiple=True, help="Only this part; repeatable.  [default: all]")
 @click.option("--rounds", type=Number(int, 2), default=5, help="How often each candidate is timed.")
 @click.option("--seconds", type=Number(float, 0.001, 3600), default=1.0, help="About how long one timing takes.")
-@result_file("pretrain")
+@result_file("bench pretrain", "runs/bench/pretrain.json")
 def bench_pretrain(preset, arch, batch_size, parts, rounds, seconds, file):
     """Time a pretraining step; needs no data set. Parts: ladder (from a plain loop to the default), ceiling (P alone),
     roofline, locations (M at once), growth (with batch size, M, N), processes, input (reading JPEG files)."""
     chosen = {"arch": arch, "batch_size": batch_size}
     config = PRESETS[preset].updated(**{name: value for name, value in chosen.items() if value is not None})
-    result = bench_pretraining(config, parts or PARTS, rounds, seconds, partial(err.print, markup=False))
+    result = bench_pretraining(config, parts or PARTS, rounds, seconds, warn)
     for title, columns, rows in tables(result):
         print_table(columns, rows, title)
     write_result(file, result)
@@ -64,7 +57,7 @@ def bench_pretrain(preset, arch, batch_size, parts, rounds, seconds, file):
 
 @bench.command("inspector")
 @click.option("--rounds", type=Number(int, 1), default=15, help="How often each control is changed.")
-@result_file("inspector")
+@result_file("bench inspector", "runs/bench/inspector.json")
 def bench_inspector(rounds, file):
     """Time from a change of a control of the patch inspector to the new picture, with the bundled models."""
     from selfie_lite.benchmarks.inspector import time_inspector
@@ -91,7 +84,7 @@ def bench_ladder(arms, seeds, finetune, data, steps, file):
     learning rate searched for each arm. Stop it and start it again as you like; several processes share one file."""
     budget = Budget(data=data, steps=steps, search_steps=max(3, steps // 3))
     kinds = ("pretrain", "finetune") if finetune else ("pretrain",)
-    run_ladder(file, arms or ALL_ARMS, range(seeds), budget, kinds, partial(out.print, markup=False))
+    run_ladder(file, arms or ALL_ARMS, range(seeds), budget, kinds, say)
 
 
 @bench.command("vectors")
@@ -107,7 +100,7 @@ def bench_vectors(source, data, seeds, steps, batch_size, images, file):
     again as you like."""
     from selfie_lite.benchmarks.vectors import compare_vectors
 
-    compare_vectors(file, data, source or "", range(seeds), steps, batch_size, images, partial(out.print, markup=False))
+    compare_vectors(file, data, source or "", range(seeds), steps, batch_size, images, say)
 
 
 @app.command()
@@ -122,6 +115,6 @@ def reproduce(minutes, folder, only, scale, public):
     """Run check, speed, cifar10, ladder and imagenette, in order of worth, as large as the minutes allow.
 
     What there was no time for is listed. The same command goes on where it was stopped. Nothing is downloaded."""
-    parts = run_reproduction(folder, minutes, only, scale, public, partial(out.print, markup=False))
+    parts = run_reproduction(folder, minutes, only, scale, public, say)
     rows = [(part, row["outcome"], f"{row['seconds']:.0f}", row["why"]) for part, row in parts.items()]
     print_table(("part", "outcome", "seconds", "why not"), rows)

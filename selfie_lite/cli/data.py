@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from selfie_lite.cli.base import Group, Number, Place, Text, app, err, out, print_table
+from selfie_lite.cli.base import Group, Number, Place, Text, app, print_table, say, warn
 from selfie_lite.data.catalog import KNOWN, data_cache
 
 
@@ -17,9 +17,7 @@ def data():
 @click.argument("name", type=Text())
 @click.argument("folder", type=Place())
 @click.option("--size", type=Number(int, 1, 65500), help="Pixels a side.  [default: 224; cifar10, imagenet32: 32]")
-@click.option(
-    "--workers", type=Number(int, 0, 1024), help="Processes that decode.  [default: one a CPU core, eight at most]"
-)
+@click.option("--workers", type=Number(int, 0, 1024), help="That decode.  [default: one a CPU core, eight at most]")
 @click.option("--skip-unreadable", is_flag=True, help="Leave out images that cannot be read, and say how many.")
 @click.option("--replace", is_flag=True, help="Take the place of an earlier import of this name.")
 def import_(name, folder, size, workers, skip_unreadable, replace):
@@ -32,9 +30,9 @@ def import_(name, folder, size, workers, skip_unreadable, replace):
 
     counts, skipped = import_folder(name, folder, size, workers, skip_unreadable, replace)
     for text in skipped[:20]:
-        err.print(f"left out: {text}", markup=False)
+        warn(f"left out: {text}")
     if skipped:
-        out.print(f"{len(skipped)} unreadable images were left out.")
+        say(f"{len(skipped)} unreadable images were left out.")
     _say_imported(name, counts)
 
 
@@ -73,12 +71,12 @@ def verify(names):
     for name in names or installed_datasets():
         files = verify_dataset(name)
         damaged += len(files)
-        out.print(f"{name}: {'damaged or missing: ' + ', '.join(files) if files else 'whole'}", markup=False)
+        say(f"{name}: {'damaged or missing: ' + ', '.join(files) if files else 'whole'}")
     if damaged:
-        err.print("Bring a damaged data set again: selfie-lite data import NAME FOLDER --replace", markup=False)
+        warn("Bring a damaged data set again: selfie-lite data import NAME FOLDER --replace")
         sys.exit(1)
 
 
 def _say_imported(name: str, counts: dict[str, int]) -> None:
     parts = ", ".join(f"{count:,} {split}" for split, count in counts.items())
-    out.print(f"{name}: {parts} images in {data_cache() / name}. Use: load_dataset('{name}')", markup=False)
+    say(f"{name}: {parts} images in {data_cache() / name}. Use: load_dataset('{name}')")

@@ -1,27 +1,17 @@
 """selfie-lite evaluate | compare: what runs are worth."""
 
-from pathlib import Path
-
 import click
 
-from selfie_lite.cli.base import Number, ResultFile, Text, app, print_table, write_result
+from selfie_lite.cli.base import Number, ResultFile, Text, app, print_table, result_file, write_result
 
 
 @app.command()
 @click.option("--from", "sources", type=Text(), multiple=True, default=["additive"], help="As in finetune; repeatable.")
 @click.option("--data", type=Text(), default="sample", help="A data set, or a folder of images.")
-@click.option(
-    "--labels", type=Number(float, 0, 1), default=1.0, help="Part of the training labels that the probes may use."
-)
+@click.option("--labels", type=Number(float, 0, 1), default=1.0, help="Part of the training labels for the probes.")
 @click.option("--seed", type=Number(int, 0, 2**63 - 1), default=0, help="Which part, and of the fresh P.")
 @click.option("--image-size", type=Number(int, 8, 4096), help="Of images in a folder, pixels.")
-@click.option(
-    "--out",
-    "file",
-    type=ResultFile("evaluate"),
-    default=Path("runs/evaluate.json"),
-    help="Where the result is written.",
-)
+@result_file("evaluate", "runs/evaluate.json")
 def evaluate(sources, data, labels, seed, image_size, file):
     """How much a frozen P knows of the classes: a weighted nearest-neighbour and a linear probe on its features, beside
     those of a fresh P and of raw pixels."""

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import torch
 
-from selfie_lite.cli.base import Number, Place, Text, app, out
+from selfie_lite.cli.base import Number, Place, Text, app, say
 from selfie_lite.errors import SelfieLiteError, require_choice
 from selfie_lite.files import read_json
 from selfie_lite.training.config import RUNS, TrainingConfig
@@ -117,4 +117,4 @@ def export(run, form, target):
     """
     lines = write(run, form, target)
     file = target if target.is_file() else target / "model.safetensors"
-    out.print(f"{target}: {file.stat().st_size / 1e6:.1f} MB. Use:\n{lines}", markup=False)
+    say(f"{target}: {file.stat().st_size / 1e6:.1f} MB. Use:\n{lines}")

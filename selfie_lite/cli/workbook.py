@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from selfie_lite.cli.base import Folder, Number, Text, app, err, out, print_table
+from selfie_lite.cli.base import Folder, Number, Text, app, err, print_table, say, warn
 from selfie_lite.workbook.notebook import Outcome
 from selfie_lite.workbook.sweep import BACKENDS, combinations, name_of, read_grid, run_cells, run_notebooks
 
@@ -30,11 +30,10 @@ def walkthrough(only, parameters, folder):
 
     notebooks = runner.find_notebooks(list(only))
     values = read_parameters(list(parameters), notebooks)
-    say = partial(out.print, markup=False)
     outcomes = runner.run_walkthrough(notebooks, values, folder, say, err.is_terminal)
     rows = [(outcome.notebook, f"{outcome.seconds:.0f}", "ran" if outcome.ok else "failed") for outcome in outcomes]
     print_table(("notebook", "seconds", "outcome"), rows)
-    out.print(f"Read them in a browser: {(folder / 'index.html').resolve()}", markup=False)
+    say(f"Read them in a browser: {(folder / 'index.html').resolve()}")
     end(outcomes)
 
 
@@ -64,7 +63,6 @@ def sweep(what, words, folder, preset, **how):
             raise click.UsageError(
                 f"'{word}' is out of place: selfie-lite sweep {what} -p NAME VALUE … -p NAME VALUE …"
             )
-    how["say"] = partial(out.print, markup=False)
     if what in ("pretrain", "finetune"):
         if folder:
             raise click.UsageError("--out is for notebooks: runs are written to runs/NAME, each under its own name.")
@@ -77,7 +75,7 @@ def sweep(what, words, folder, preset, **how):
         progress = err.is_terminal and how["jobs"] == 1 and how["backend"] == "loky"
         outcomes = run_notebooks(Path(what), groups, folder, progress, **how)
     good = sum(outcome is None or outcome.ok for outcome in outcomes)
-    out.print(f"{good} of {len(outcomes)} are in {folder}", markup=False)
+    say(f"{good} of {len(outcomes)} are in {folder}")
     end([outcome for outcome in outcomes if outcome])
 
 
@@ -85,7 +83,7 @@ def end(outcomes: list[Outcome]) -> None:
     """Say what failed, and leave with 1 if something did."""
     failed = [outcome for outcome in outcomes if not outcome.ok]
     for outcome in failed:
-        err.print(f"failed: {outcome.error}", markup=False)
+        warn(f"failed: {outcome.error}")
     sys.exit(1 if failed else 0)
 
 

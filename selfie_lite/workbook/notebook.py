@@ -134,7 +134,7 @@ def folder_of_runs(folder: Path, what: str) -> Iterator[None]:
     def interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
-    with disk_errors_in_words(folder, "The notebooks that have run are kept."):
+    with disk_errors_in_words(folder, "What was finished is kept."):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError:

@@ -4,10 +4,13 @@ import json
 import signal
 import subprocess
 import sys
+import time
 
+import pytest
 from tiny import make_labelled
 
-from selfie_lite.benchmarks import reproduce
+from selfie_lite.benchmarks import reproduce, scale
+from selfie_lite.errors import SelfieLiteError
 from selfie_lite.evaluation.results import fraction_table, read_results
 
 SMALL = """
@@ -20,9 +23,10 @@ for presets in (PRESETS, FINETUNE_PRESETS):
     presets["laptop"] = presets["laptop"].updated(data="colours", batch_size=4, log_every=1)
 PRESETS["laptop"] = PRESETS["laptop"].updated(held_out=12)
 small = scale.tiny()
-small = replace(small, timed={"32": small.timed["32"]}, batches=(4, 8), images=30, most=4, seconds=0.01)
+small = replace(small, timed={"32": small.timed["32"]}, batches=(4,), images=30, most=4, seconds=0.01)
 labels = dict.fromkeys(small.labels, (0.2,))
-small = replace(small, labels=labels)
+arms = small.arms | {"ladder": ("location",), "imagenette": ("location",)}
+small = replace(small, labels=labels, arms=arms, rates=(1e-3,))
 scale.SCALES["tiny"] = lambda: small
 cli.main()
 """
@@ -42,6 +46,7 @@ def wait_for(process, text):
     raise AssertionError(said)
 
 
+@pytest.mark.timeout(1200)
 def test_whole_plan_killed_twice_and_gone_on_with(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SELFIE_LITE_DATA", "cache")  # the caller's folder, wherever the parts run
@@ -73,9 +78,59 @@ def test_whole_plan_killed_twice_and_gone_on_with(tmp_path, monkeypatch):
     )
     for part in ("cifar10", "imagenette"):
         rows = fraction_table(read_results(tmp_path / f"there/{part}.jsonl"))
-        assert {row["arm"].split("-")[-2:][0] for row in rows} == {"scratch", "additive", "location"}
+        arms = {row["arm"].removeprefix("runs/ladder-pretrain-") for row in rows}
+        assert arms == {"scratch", "location-0"} | ({"additive-0"} if part == "cifar10" else set())
         assert len(json.loads((tmp_path / f"there/{part}.json").read_text())["plan"]["fine_rates"]) == 2
     checked = json.loads((tmp_path / "there/check.json").read_text())
     assert checked["resumed_against_whole"]["largest_difference_of_a_weight"] == 0
     assert "ceiling, 32 pixels" in json.loads((tmp_path / "there/speed.json").read_text())
     assert not list(tmp_path.rglob("*.writing*"))
+
+
+def test_steps_end_in_time_and_are_compiled_where_that_pays():
+    measured = {"eager": 0.5, "compiled": 0.1, "setup": 10.0}
+    full = scale.full()
+    assert reproduce.steps_in(1000, 2, 2, measured, full) == (4900, "auto")
+    assert reproduce.steps_in(1000, 95, 4, measured, full) == (500, "no"), "each run would compile first"
+    assert reproduce.steps_in(1000, 2, 2, measured | {"compiled": None}, full) == (1000, "no")
+    assert reproduce.steps_in(1, 2, 2, measured, full)[0] == full.least
+    assert reproduce.steps_in(10**9, 2, 2, measured, full)[0] == full.most
+
+
+def test_what_fails_or_has_no_time_is_listed_and_the_rest_goes_on(tmp_path, monkeypatch):
+    def too_long(work, seconds):
+        time.sleep(60)
+
+    def broken(work, seconds):
+        raise RuntimeError("a new card")
+
+    monkeypatch.setattr(reproduce, "PARTS", {"check": too_long, "speed": broken, "ladder": lambda work, seconds: None})
+    rows = reproduce.reproduce(tmp_path, 0.1, say=lambda text: None)
+    assert {part: (row["outcome"], row["why"][:21]) for part, row in rows.items()} == {
+        "check": ("not done", "its time was used up:"), "speed": ("not done", "RuntimeError: a new c"),
+        "ladder": ("done", "")
+    }  # fmt: skip
+    monkeypatch.setitem(reproduce.PARTS, "check", lambda work, seconds: None)
+    monkeypatch.setitem(reproduce.PARTS, "ladder", broken)
+    rows = reproduce.reproduce(tmp_path, 1, only=["check", "ladder"], say=lambda text: None)
+    assert [rows[part]["outcome"] for part in ("check", "ladder")] == ["done", "done"], "what is done stays"
+    assert reproduce.reproduce(tmp_path, 0.01, say=lambda text: None)["speed"]["why"] == "no time was left"
+    with pytest.raises(SelfieLiteError, match="is of scale full"):
+        reproduce.reproduce(tmp_path, 1, scale="tiny")
+
+
+def test_data_that_are_not_here_are_not_fetched(tmp_path, monkeypatch):
+    monkeypatch.setenv("SELFIE_LITE_DATA", str(tmp_path / "empty"))
+    monkeypatch.setattr("selfie_lite.data.importing.download_dataset", lambda *_: 1 / 0)
+    monkeypatch.setattr("selfie_lite.data.datasets.download_dataset", lambda *_: 1 / 0)
+    rows = reproduce.reproduce(tmp_path / "there", only=["cifar10", "imagenette"], say=lambda text: None)
+    assert all("is not on this machine" in row["why"] for row in rows.values())
+
+
+def test_arms_come_in_the_order_of_notebook_08(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce, "LADDER", tmp_path / "ladder.jsonl")
+    assert reproduce.by_worth(["additive", "location"]) == ["additive", "location"]
+    line = {"kind": "pretrain", "seed": 0, "budget": {"steps": 3}}
+    lines = [line | {"arm": arm, "whole": {"linear": value}} for arm, value in (("additive", 0.4), ("location", 0.5))]
+    (tmp_path / "ladder.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    assert reproduce.by_worth(["additive", "mask_token", "location"]) == ["location", "additive", "mask_token"]
