@@ -14,12 +14,13 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import load_file
-from tiny import config, make_data
+from tiny import config, finetune_config, make_data
 from torchvision.models.resnet import BasicBlock
 
 from selfie_lite import load_dataset, patch_network, sample_masks
 from selfie_lite.training.checkpoint import find_checkpoint
 from selfie_lite.training.device import make_accelerator, prepare_model
+from selfie_lite.training.finetune import finetune
 from selfie_lite.training.pretrain import make_model, pretrain
 
 HERE = Path(__file__).resolve().parent
@@ -111,6 +112,11 @@ def loss_and_gradients(file):
     if accelerator.is_main_process:
         result = {"processes": accelerator.num_processes, "loss": loss, "buffers": dict(model.named_buffers())}
         torch.save(result | {"grads": {name: p.grad for name, p in model.named_parameters()}}, file)
+
+
+def finetune_with(settings):
+    """For `in_processes`: a run of `finetune_config(**settings)`."""
+    finetune(finetune_config(**settings))
 
 
 def pretrain_slowly(settings):

@@ -41,7 +41,9 @@ def options_of(kind: str) -> Callable:
             flag = f"{flag}/--no-{flag[2:]}" if isinstance(default, bool) else flag
             text = f"{f.metadata['help']}  [default: {'none' if default == '' else default}]"
             bare: dict = {"is_flag": False, "flag_value": "newest"} if f.name == "resume" else {}  # --resume alone
-            option = click.option(flag, f.name, type=VALUES[type(default)], help=text, show_default=False, **bare)
+            option = click.option(
+                flag, f.name, type=VALUES[type(default)], default=None, help=text, show_default=False, **bare
+            )  # fmt: skip
             command = option(command)
         command = click.option("--config", "file", type=Place(), help="Settings from a run's config.json.")(command)
         names = f"{', '.join(presets)}: other defaults.  [default: laptop]"

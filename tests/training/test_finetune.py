@@ -4,12 +4,11 @@ import importlib
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from runs import finetune_with, in_processes, use_tiny_network
 from tiny import config as pretrain_config
 from tiny import finetune_config, make_data, make_labelled
 from tiny import run_command as run
@@ -60,9 +59,11 @@ def arms(tmp_path_factory):
             patch.setattr(module, "normalize", spy)
         for module in (finetune_module, results):
             patch.setattr(module, "evaluate_classifier", note)
-        for name in ("scratch", "additive"):
+        use_tiny_network(patch)
+        PatchNetwork("resnet18", "small").save_pretrained("p")
+        for name, source in (("scratch", "scratch"), ("pretrained", "p")):
             seen[name], order[name] = [], []
-            finetune(finetune_config(name=name, pretrained=name, results="all.jsonl"))
+            finetune(finetune_config(name=name, pretrained=source, results="all.jsonl"))
     return folder, seen, order
 
 
@@ -70,14 +71,22 @@ def arms(tmp_path_factory):
 def ended(arms):
     """A copy of those two runs in the test's own folder."""
     shutil.copytree(arms[0] / "runs", "runs")
+    shutil.copytree(arms[0] / "p", "p")
     shutil.copy(arms[0] / "all.jsonl", "all.jsonl")
 
 
+@pytest.fixture
+def whole_network():
+    """For tests that look at ResNet-18 itself, not at what is done with it."""
+
+
 @pytest.fixture(autouse=True)
-def workplace(tmp_path, monkeypatch):
+def workplace(tmp_path, monkeypatch, request):
     monkeypatch.setenv("SELFIE_LITE_DATA", str(tmp_path / "cache"))
     make_labelled(tmp_path / "cache")
     monkeypatch.chdir(tmp_path)
+    if "whole_network" not in request.fixturenames:
+        use_tiny_network(monkeypatch)
 
 
 def result_of(folder):
@@ -88,7 +97,7 @@ def result_of(folder):
 
 
 @pytest.mark.parametrize(("arch", "stem"), [("resnet50", "small"), ("resnet50", "imagenet"), ("resnet18", "small")])
-def test_every_tensor_of_p_is_copied_bit_for_bit_and_the_rest_is_fresh(arch, stem):
+def test_every_tensor_of_p_is_copied_bit_for_bit_and_the_rest_is_fresh(arch, stem, whole_network):
     patch_network = PatchNetwork(arch, stem)
     for buffer in patch_network.buffers():
         buffer.add_(1)  # as training leaves them, not as they are made
@@ -107,7 +116,7 @@ def test_every_tensor_of_p_is_copied_bit_for_bit_and_the_rest_is_fresh(arch, ste
     torch.testing.assert_close(model(images), expected)
 
 
-def test_p_may_come_as_a_model_or_by_name_and_must_fit():
+def test_p_may_come_as_a_model_or_by_name_and_must_fit(whole_network):
     model = Selfie(PatchGrid(32, 8), "resnet18")
     for source, own in ((model, model.patch_network), ("additive", load_pretrained("additive").patch_network)):
         weights = resnet50_classifier(source).state_dict()
@@ -120,7 +129,7 @@ def test_p_may_come_as_a_model_or_by_name_and_must_fit():
         resnet50_classifier(model, stem="imagenet")
 
 
-def test_both_arms_share_every_fresh_weight():
+def test_both_arms_share_every_fresh_weight(whole_network):
     scratch, _ = make_classifier(finetune_config(), 3)
     pretrained, filled = make_classifier(finetune_config(pretrained="additive", arch=""), 3)
     assert (filled.arch, filled.stem) == ("resnet18", "small")
@@ -137,13 +146,13 @@ def test_both_arms_share_every_fresh_weight():
 
 def test_both_arms_see_the_same_images_in_the_same_order(arms):
     folder, seen, _ = arms
-    assert len(seen["scratch"]) == len(seen["additive"]) > 6
-    assert all(torch.equal(one, two) for one, two in zip(seen["scratch"], seen["additive"], strict=True))
+    assert len(seen["scratch"]) == len(seen["pretrained"]) > 6
+    assert all(torch.equal(one, two) for one, two in zip(seen["scratch"], seen["pretrained"], strict=True))
     first, second = (result_of(folder / "runs" / name)["config"] for name in seen)
     assert {key for key in first if first[key] != second[key]} == {"name", "pretrained"}
 
 
-def test_it_learns_and_the_kept_weights_are_the_best_on_the_validation_part():
+def test_it_learns_and_the_kept_weights_are_the_best_on_the_validation_part(whole_network):
     folder = finetune(finetune_config(steps=24, eval_every=4, save_every=24, learning_rate=3e-3))
     result, lines = result_of(folder), read_metrics(folder)
     evaluated = [line for line in lines if "validation_accuracy" in line]
@@ -183,10 +192,10 @@ def test_weights_of_an_earlier_and_better_evaluation_come_back(monkeypatch):
 
 @pytest.mark.parametrize("step", ["2", "4"])
 def test_resumed_is_bit_for_bit_the_same_its_choice_too(arms, ended, step):
-    straight, resumed = arms[0] / "runs/additive", Path("runs/additive")
+    straight, resumed = arms[0] / "runs/pretrained", Path("runs/pretrained")
     shutil.rmtree(resumed / "checkpoint/00000006")
     (resumed / "result.json").unlink()
-    finetune(finetune_config(name="additive", pretrained="additive", resume=step, results="all.jsonl"))
+    finetune(finetune_config(name="pretrained", pretrained="p", resume=step, results="all.jsonl"))
     weights = [load_checkpoint(find_checkpoint(folder / "checkpoint"))[0] for folder in (straight, resumed)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     one, two = result_of(straight), result_of(resumed)
@@ -199,12 +208,12 @@ def test_a_run_that_has_ended_says_so_and_is_left_as_it_is(ended, monkeypatch, c
         return {path: path.read_bytes() for path in [*Path("runs").rglob("*"), Path("all.jsonl")] if path.is_file()}
 
     before = files()
-    words = ["--name", "additive", "--resume", "newest", "--results", "all.jsonl"]
+    words = ["--name", "pretrained", "--resume", "newest", "--results", "all.jsonl"]
     assert run(monkeypatch, "finetune", *words) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "runs/additive has ended: validation accuracy" in said and "nothing to go on with" in said
+    assert "runs/pretrained has ended: validation accuracy" in said and "nothing to go on with" in said
     assert files() == before
-    assert result_of(Path("runs/additive"))["seconds"] > 0
+    assert result_of(Path("runs/pretrained"))["seconds"] > 0
 
 
 def test_a_run_killed_before_its_result_gets_it_and_the_test_images_too_if_they_are_asked_for_later(ended, monkeypatch):
@@ -232,14 +241,15 @@ def test_stopped_by_a_signal_it_reads_no_test_images_and_goes_on_from_its_own_se
 
 
 def test_the_test_images_are_read_once_and_only_at_the_end(arms):
-    assert arms[2] == {arm: ["train", "train", "train", "test"] for arm in ("scratch", "additive")}
+    assert arms[2] == {arm: ["train", "train", "train", "test"] for arm in ("scratch", "pretrained")}
 
 
 def test_a_search_gives_both_arms_the_same_and_tests_only_its_winner(monkeypatch):
-    for arm in ("scratch", "additive"):
+    PatchNetwork("resnet18", "small").save_pretrained("p")
+    for arm, source in (("scratch", "scratch"), ("additive", "p")):
         accuracies = iter([0.3, 0.6])
         monkeypatch.setattr(finetune_module, "evaluate_classifier", lambda *_, found=accuracies: (1.0, next(found)))
-        settings = finetune_config(name=arm, pretrained=arm, steps=2, eval_every=0, results="all.jsonl")
+        settings = finetune_config(name=arm, pretrained=source, steps=2, eval_every=0, results="all.jsonl")
         folder = search_learning_rate(settings, [1e-5, 3e-3])
         assert folder.name == f"{arm}-0.003"
     lines = [json.loads(line) for line in Path("all.jsonl").read_text().splitlines()]
@@ -283,16 +293,13 @@ def test_a_result_carries_its_circumstances(tmp_path):
 
 
 def test_two_processes_fine_tune_and_write_once():
-    words = ["--from", "scratch", "--arch", "resnet18", "--data", "colours", "--image-size", "16", "--steps", "4"]
-    words += ["--batch-size", "8", "--eval-every", "2", "--precision", "fp32", "--results", "r.jsonl"]
-    start = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "selfie_lite", "finetune"]
-    done = subprocess.run([sys.executable, *start, *words], capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("test accuracy") == 1 and len(Path("r.jsonl").read_text().splitlines()) == 1
-    model, test = load_classifier("finetuned"), load_dataset("colours", "test")
+    in_processes(2, finetune_with, dict(steps=4, results="r.jsonl"))
+    assert Path("out.0").read_text().count("test accuracy") == 1 and not Path("out.1").read_text().count("accuracy")
+    assert len(Path("r.jsonl").read_text().splitlines()) == 1
+    model, test = load_classifier("fine"), load_dataset("colours", "test")
     with torch.no_grad():
         accuracy = (model(normalize(test.images)).argmax(dim=1) == test.labels).float().mean().item()
-    assert result_of(Path("runs/finetuned"))["test_accuracy"] == pytest.approx(accuracy)
+    assert result_of(Path("runs/fine"))["test_accuracy"] == pytest.approx(accuracy)
 
 
 # Mistakes
@@ -318,7 +325,7 @@ def test_two_processes_fine_tune_and_write_once():
         (["--search", "0.1"], "two learning rates or more"),
     ],
 )
-def test_mistakes_are_one_message_before_anything_is_written(words, message, monkeypatch, capsys):
+def test_mistakes_are_one_message_before_anything_is_written(words, message, whole_network, monkeypatch, capsys):
     assert run(monkeypatch, "finetune", *words) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert message in said and "Traceback" not in said

@@ -113,8 +113,8 @@ def test_weights_come_back_from_torchvision_timm_and_the_hub(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("page.pth", b"<!doctype html><html>", "is a web page, not weights"),
-        ("pointer.safetensors", b"version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer"),
+        ("page.pth", b"<!doctype html><html>", "a web page, not weights"),
+        ("pointer.safetensors", b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer, not weights"),
         ("empty.pth", b"", "is empty, not weights"),
         ("cut.safetensors", b"\x10\x00\x00", "cut short, or something else"),
     ],
