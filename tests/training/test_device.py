@@ -59,6 +59,7 @@ def test_two_processes_stopped_by_the_launcher_go_on_exactly_and_write_once():
     assert_same(straight, weights_of("runs/tiny"))
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a GPU: torch.compile, bfloat16 and resident images there"
 )
