@@ -536,8 +536,8 @@ class Board {
     const rows = [["you", right(puzzle, play)], ...models.map((model) => [model.name, model.right_once]), ["guessing", 1]];
     const lines = rows.map(([name, hits], i) => make("div", { class: `line line-${i}` }, make("span", {}, name),
       make("span", { class: "track" }, make("span", { class: "bar", style: `transform: scaleX(${hits / count})` })),
-      make("span", {}, `${hits} of ${count}${name === "guessing" ? ", on average" : ""}`)));
-    const note = make("p", { class: "note" }, "Here the models use each patch once, as you do.");
+      make("span", {}, `${hits} of ${count}`)));
+    const note = make("p", { class: "note" }, "Here the models use each patch once, as you do. Guessing: on average.");
     this.result.replaceChildren(...lines, make("p", {}, told(play)), note);
   }
 }

@@ -26,12 +26,11 @@ CROP = 256  # pixels, of the picture that shows what is cut off
 def puzzle(state: InspectorState) -> dict[str, Any]:
     """The image, what is hidden of it, and in which order the candidates lie; the same for every model."""
     beliefs = state.look()[0][1]
-    label = state.dataset.classes[state.dataset[state.image_number][1]]
     number = f", image {state.image_number}" if len(state.dataset) > 1 else ""
     pixels = zlib.crc32(beliefs.image.numpy().tobytes())
     return {
         "id": f"{state.data_name} {state.image_number} {pixels} {state.masked} {state.seed}",
-        "title": f"{state.data_name}{number} ({label})",
+        "title": f"{state.data_name}{number} ({state.label})",
         "image": _data_url(beliefs.image),
         "side": state.grid.side,
         "masked": state.masked,

@@ -29,7 +29,13 @@ WORDS = """<main>
 Some patches of an image are cut out, and a network has learned to say which patch belongs in which hole. Put them back
 yourself; then see what the network believes, and where it looks.
 
-</main>"""
+</main>
+<style>
+@media (prefers-color-scheme: dark) {
+  :root, body, #rendered_cells > div { background: #161616 !important; }
+  main :is(h1, p) { color: #ececec; }
+}
+</style>"""
 MAX_MESSAGE = 100_000_000  # bytes; or no upload above 10 MB
 
 

@@ -33,6 +33,7 @@ class InspectorState:
 
     image_number: int
     masked: list[int] = []
+    label: str
     raw: Tensor  # (3, H, W) uint8, the image as it is in its data set
 
     def __init__(
@@ -174,8 +175,9 @@ class InspectorState:
         require_number("image_number", number, 0, len(self.dataset) - 1)
         self.image_number = number
         self.raw, label = self.dataset[self.image_number]
+        self.label = self.dataset.classes[label]
         fit_image(self.raw, self.grid)
-        if self.image_class != self.dataset.classes[label]:
+        if self.image_class != self.label:
             self.image_class = None
 
     def _set_image_class(self, name: str | None) -> None:

@@ -103,7 +103,7 @@ def disk(browser, folder, request):
 @pytest.fixture(scope="module")
 def inspect(browser, serve):
     """The page of `selfie-lite inspect`."""
-    page = open_page(browser, serve("selfie_lite", "inspect", "--no-browser"))
+    page = open_page(browser, serve("selfie_lite", "inspect", "--no-browser"), color_scheme="dark")
     yield page
     page.context.close()
 
@@ -192,7 +192,7 @@ def test_a_round_by_keyboard(disk):
         disk.keyboard.press(key)
     expect(disk.locator(".model-0 .candidate.placed")).to_have_count(3)
     disk.keyboard.press("Delete")
-    button(disk, "check").is_disabled()
+    assert button(disk, "check").is_disabled()
     while disk.locator(".model-0 .candidate:not(.placed)").count():
         disk.locator(".model-0 .candidate:not(.placed)").first.press("Enter")
     button(disk, "check").press("Enter")
@@ -266,6 +266,8 @@ def upload(page, file):
 def test_the_page_of_inspect(inspect, tmp_path):
     expect(inspect.get_by_role("heading", name="What belongs where?")).to_be_visible()
     expect(inspect.locator(".cell").first).to_be_visible()
+    require_access(inspect, "inspect_1_dark")
+    inspect.emulate_media(color_scheme="light")
     require_access(inspect, "inspect_1")
     play(inspect)
     expect(inspect.locator(".result")).to_contain_text("1 round")
