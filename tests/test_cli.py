@@ -139,3 +139,9 @@ def test_every_command_is_in_the_overview_and_the_other_way_round():
     for name in COMMANDS:
         assert app.get_command(context, name).name == name
     assert app.commands.keys() == COMMANDS.keys()
+
+
+@pytest.mark.parametrize("name", ["pretrain", "finetune"])
+def test_what_is_not_said_is_left_to_the_preset(name):
+    context = app.get_command(click.Context(app), name).make_context(name, [])
+    assert {value for option, value in context.params.items() if option != "rates"} == {None}
