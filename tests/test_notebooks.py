@@ -29,6 +29,7 @@ OTHER = {
     "04": {"steps": 2, "batch_size": 8, "queries": "mask_token", "seed": 7},
     "05": {"steps": 2, "queries": "mask_token", "name": "other", "puzzles": 4, "record": "answers.json", "seed": 7},
     "06": {"steps": 2, "arms": "scratch mask_token", "labels": "0.1", "name": "other", "seed": 7},
+    "09": {"photo": "rocket", "images": 20, "learning_steps": 5, "seed": 7},
     "07": {"image_number": 4, "seed": 7},
 }
 SECTIONS = [

@@ -49,7 +49,8 @@ def read_image(
         UnreadableImageError: if it is no regular file, no image, cut short, or has so many pixels that it may be a
             decompression bomb (Pillow's limit).
     """
-    name = name or printable(getattr(path, "name", path))  # type: ignore[arg-type]
+    if not name:
+        name = printable(path if isinstance(path, str | os.PathLike) else getattr(path, "name", "an open file"))
     try:
         if not isinstance(path, str | os.PathLike):
             return _read(path, image_size, drawn)

@@ -26,7 +26,7 @@ from selfie_lite.training.checkpoint import (
 from selfie_lite.training.config import RUNS
 from selfie_lite.training.pretrain import PretrainConfig, make_model
 
-BUNDLED_MODELS = ("additive", "mask_token")
+BUNDLED_MODELS = ("additive", "mask_token", "location_224")
 FIRST_BLOCK = "layer1.0.conv1.weight"  # a ResNet's, wherever it stands in a file
 OF_P = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.")
 COUNTER = "num_batches_tracked"  # old versions have none
@@ -38,6 +38,7 @@ def load_pretrained(name_or_folder: str | Path = "additive") -> Selfie:
 
     Args:
         name_or_folder: "additive" or "mask_token", bundled: a ResNet-18 trained on CIFAR-10 with that form of query;
+            "location_224", one for 224×224 and 49 locations, trained for a short time on part of Imagenette;
             the name of a run, or its folder, for its newest checkpoint; or the folder of one checkpoint.
 
     Raises:

@@ -30,7 +30,7 @@ from selfie_lite.training.finetune import (
     search_learning_rate,
 )
 from selfie_lite.training.pretrain import pretrain
-from selfie_lite.training.weights import known_models, load_pretrained
+from selfie_lite.training.weights import BUNDLED_MODELS, known_models, load_pretrained
 
 finetune_module, results, classifier = (
     importlib.import_module(f"selfie_lite.training.{name}") for name in ("finetune", "results", "classifier")
@@ -289,7 +289,7 @@ def test_a_result_carries_its_circumstances(tmp_path):
     assert result["training_images"] + result["validation_images"] == 30
     assert result["environment"]["versions"]["torch"] and result["seconds"] > 0
     assert FinetuneConfig.from_dict(result["config"]).labels == 0.5
-    assert known_models() == ["additive", "mask_token", "tiny"], "a classifier has no puzzle to show"
+    assert known_models() == [*BUNDLED_MODELS, "tiny"], "a classifier has no puzzle to show"
 
 
 def test_two_processes_fine_tune_and_write_once():
