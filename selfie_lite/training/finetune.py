@@ -114,13 +114,11 @@ def finetune(
 ) -> Path:
     """Train a classifier end to end from P or from scratch, or go on from a checkpoint; gives the run's folder.
 
-    In the end the weights are those of the evaluation that was best on the validation part of the training labels, and
-    only then the test images are read, once: the accuracy is in runs/NAME/result.json. A run that has ended is left as
-    it is.
+    In the end the weights are those of the evaluation that was best on the validation part of the training labels; only
+    then the test images are read, once: the accuracy is in runs/NAME/result.json. A run that has ended stays as it is.
 
     Args:
-        on_log: called with all metrics so far, a list of {"step": …, …}, whenever some are added.
-        more: what else the result is to say.
+        on_log: called with all metrics so far, a list of {"step": …, …}, at each new one. more: for the result to say.
 
     Raises:
         SelfieLiteError: for a setting, data or weights that do not fit, a bad loss, a full disk.

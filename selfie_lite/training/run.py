@@ -47,11 +47,8 @@ class Task:
 
 @contextmanager
 def own_folder(config: TrainingConfig, accelerator: PlainAccelerator) -> Iterator[None]:
-    """Inside the block the run's folder is there, and this run alone in it.
-
-    Raises:
-        SelfieLiteError: if something else lies there, or another run is inside.
-    """
+    """Inside the block the run's folder is there, and this run alone in it. Raises SelfieLiteError if something else
+    lies there, or another run is inside."""
     with ExitStack() as inside:
         with accelerator.together():
             if config.resume and not config.folder.exists():
@@ -60,7 +57,8 @@ def own_folder(config: TrainingConfig, accelerator: PlainAccelerator) -> Iterato
                     f"there is no checkpoint in {checkpoints}: there is no run '{config.name}' yet. Begin it without "
                     "--resume."
                 )
-            if config.folder.exists() and not (is_run(config.folder) or is_empty(config.folder)):
+            there = config.folder.iterdir() if config.folder.is_dir() else [config.folder] * config.folder.exists()
+            if any(path.name[0] != "." for path in there) and not is_run(config.folder):
                 raise SelfieLiteError(
                     f"{config.folder} is there already and is no run, so nothing is written there. Choose another "
                     "--name."
@@ -80,7 +78,7 @@ class Run:
         self, config: TrainingConfig, task: Task, accelerator: PlainAccelerator, model: nn.Module,
         optimizer: AcceleratedOptimizer, data: dict, on_log: Callable[[list[dict]], None] | None,
     ):  # fmt: skip
-        """Begin, or go on from the checkpoint that `config` names. `data`: the fingerprint of the data set."""
+        """Begin, or go on from the checkpoint that `config` names. data: the fingerprint of the data set."""
         self.config, self.task, self.accelerator, self.on_log = config, task, accelerator, on_log
         self.model, self.optimizer, self.data = model, optimizer, data
         self.folder, self.checkpoints = config.folder, config.folder / "checkpoint"
@@ -279,22 +277,13 @@ def is_run(folder: Path) -> bool:
         return bool(list_checkpoints(folder / "checkpoint"))
 
 
-def is_empty(folder: Path) -> bool:
-    """Whether `folder` is a folder without anything in it, hidden files aside."""
-    return folder.is_dir() and all(path.name[0] == "." for path in folder.iterdir())
-
-
 def copy_weights(model: nn.Module) -> dict[str, Tensor]:
     """The weights as they are now, on the CPU."""
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 
 
 def read_metrics(folder: Path) -> list[dict]:
-    """The lines of metrics of a run, {"step": …, …} each.
-
-    Raises:
-        SelfieLiteError: if there are none, or a line is damaged.
-    """
+    """The lines of metrics of a run, {"step": …, …} each. Raises SelfieLiteError if there are none, or one is damaged."""
     return read_json_lines(folder / "metrics.jsonl", "a line of metrics", {"step": int})
 
 
