@@ -283,7 +283,7 @@ def copy_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def read_metrics(folder: Path) -> list[dict]:
-    """The lines of metrics of a run, {"step": …, …} each. Raises SelfieLiteError if there are none, or one is damaged."""
+    """The lines of metrics of a run, {"step": …, …} each. Raises SelfieLiteError if there are none, or one is bad."""
     return read_json_lines(folder / "metrics.jsonl", "a line of metrics", {"step": int})
 
 
