@@ -114,11 +114,12 @@ def _read(
         signal.signal(signal.SIGCHLD, handler)  # is noticed without it when a batch is asked for
     try:
         yield from reader
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, EOFError) as error:
         if "bus error" in str(error).lower() or "shared memory" in str(error).lower():
             raise SelfieLiteError(SHARED_MEMORY.format(workers=workers)) from None
+        reason = str(error).splitlines()[0] if str(error) else "one of them has ended"
         raise SelfieLiteError(
-            f"reading images in {workers} processes failed ({str(error).splitlines()[0]}). If memory has run out, take "
+            f"reading images in {workers} processes failed ({reason}). If memory has run out, take "
             "fewer: --workers 1, or 0 for none."
         ) from None
     finally:
