@@ -8,6 +8,7 @@ import subprocess
 import sys
 from itertools import permutations
 from pathlib import Path
+from statistics import mean
 
 import nbformat
 import papermill
@@ -17,6 +18,7 @@ from PIL import Image
 
 from selfie_lite import load_dataset
 from selfie_lite.evaluation import read_results
+from selfie_lite.evaluation.ladder import by_arm, paired_differences, read_ladder
 from selfie_lite.workbook.notebook import run_notebook
 from selfie_lite.workbook.pages import write_html
 
@@ -31,6 +33,7 @@ OTHER = {
     "06": {"steps": 2, "arms": "scratch mask_token", "labels": "0.1", "name": "other", "seed": 7},
     "09": {"photo": "rocket", "images": 20, "learning_steps": 5, "seed": 7},
     "07": {"image_number": 4, "seed": 7},
+    "08": {"steps": 2, "batch_size": 8, "seed": 7},
 }
 SECTIONS = [
     "**Question.**",
@@ -40,8 +43,6 @@ SECTIONS = [
     "## Common mistakes",
     "**In one line:**",
 ]
-
-COMING = {"08_what_each_piece_buys.ipynb"}
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -96,7 +97,7 @@ def test_follows_the_skeleton(path):
     first_picture = next(i for i, c in enumerate(notebook.cells) if "image/png" in str(c.get("outputs", "")))
     assert first_picture <= 7, "a picture comes first"
     for link, _, heading in re.findall(r"\]\(([^)#:]+\.ipynb)(#([^)]+))?\)", text):
-        assert (path.parent / link).is_file() or link in COMING, link
+        assert (path.parent / link).is_file(), link
         assert not heading or f"## {heading.replace('-', ' ')}" in there(path.parent / link), heading
 
 
@@ -173,7 +174,7 @@ def test_runs_from_another_folder_with_other_parameters_and_solved_exercises(pat
         assert said.count("not yet") == wrong and said.count("right!") == 1, cell.source + said
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS[:7], ids=lambda path: path.stem)
+@each_notebook
 def test_every_solution_has_two_wrong_answers_beside_it(path):
     assert min(solve_exercises(read(path))) >= 2
 
@@ -241,3 +242,20 @@ def test_what_notebook_05_says_about_recorded_runs():
     said = [f"{sum(pairs) / len(pairs):.2f}" for pairs in (mirrored, others)]
     assert f"takes the mirror image in {said[0]} of the cases" in there(NOTEBOOKS[5]).replace("\n", " ")
     assert f"other patches of its row ({said[1]})" in there(NOTEBOOKS[5])
+
+
+def test_the_readme_says_of_the_ladder_what_its_file_says():
+    lines = read_ladder(NOTEBOOKS[0].parent / "results" / "ladder.jsonl")
+    probe, puzzle = (
+        by_arm(lines, "pretrain", *keys) for keys in (("whole", "linear"), ("puzzle", "own", "one_to_one"))
+    )
+    table = (NOTEBOOKS[0].parent.parent / "README.md").read_text(encoding="utf-8").split("## What each piece buys")[1]
+    differences = {row["arm"]: row for row in paired_differences(probe, "additive")}
+    for arm, name in (("location", "v = e, no encoder"), ("mask_token", "mask tokens")):
+        (row,) = (line for line in table.splitlines() if line.startswith(f"| {name} |"))
+        for number in (mean(puzzle[arm].values()), mean(probe[arm].values())):
+            assert f" {number:.3f} |" in row
+        assert f"| {differences[arm]['mean']:+.3f} (" in row and f"| {len(probe[arm])} |" in row
+    assert differences["location"]["low"] < 0 < differences["location"]["high"], "no difference is found"
+    assert mean(puzzle["mask_token"].values()) > mean(puzzle["additive"].values()) + 0.2
+    assert max(differences["mask_token"]["differences"].values()) < 0, "mask tokens teach P less, with every seed"

@@ -44,15 +44,15 @@ def puzzle_accuracy(model: Selfie, images: Tensor, visible: Tensor, masked: Tens
     names = ("own", "other_image", "other_image_and_holes", "mean_content")
     if model.query_form == "location":  # looks at no visible patch
         candidates = _embed(model.patch_network, take(patches, masked))
-        contexts = dict.fromkeys(names, (None, visible))
+        contexts: dict[str, tuple[Tensor | None, Tensor]] = dict.fromkeys(names, (None, visible))
     else:
         features = _embed(model.patch_network, patches)  # (B, N, D), each patch once
         candidates = take(features, masked)
         seen = features if model.tied else _embed(model.encoder_network, patches)
         own, other = take(seen, visible), take(seen.roll(-1, 0), visible)
         mean = own.mean(dim=(0, 1)).expand_as(own)
-        where = (visible, visible, visible.roll(-1, 0), visible)
-        contexts = dict(zip(names, zip((own, other, own.roll(-1, 0), mean), where, strict=True), strict=True))
+        seen_at = [(own, visible), (other, visible), (own.roll(-1, 0), visible.roll(-1, 0)), (mean, visible)]
+        contexts = dict(zip(names, seen_at, strict=True))
     found = {}
     for name, (context, locations) in contexts.items():
         queries, _ = model.query(context, locations, masked)  # (B, M, D)
