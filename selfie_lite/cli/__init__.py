@@ -44,13 +44,15 @@ def _in_words(error: BaseException) -> tuple[int, str | None]:
         return 1, ""
     if is_full(error):
         return 2, f"error: the disk is full, or a quota is ({error}). Make room, or write elsewhere."
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.errno is not None:
         return 2, f"error: {words_of(error)}"
     if isinstance(error, Exception):
         try:
             import selfie_lite.public  # noqa: F401
         except ImportError as mismatch:  # of torch and torchvision
             return 2, f"error: {mismatch}"
+    if isinstance(error, OSError):
+        return 2, f"error: {words_of(error)}"
     return 1, None
 
 
