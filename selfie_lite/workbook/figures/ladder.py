@@ -37,9 +37,10 @@ def draw_points(
     """Arms as points {name: (x, y)} with their names; `floors` are levels of y, as dotted lines."""
     with figure(1, 1, 7.5, 4.2) as (fig, axes):
         ax = axes[0, 0]
-        for name, (x, y) in points.items():
+        for number, (name, (x, y)) in enumerate(sorted(points.items(), key=lambda item: item[1])):
             ax.scatter(x, y, color=ORANGE, ec="black", s=45)
-            ax.annotate(name, (x, y), xytext=(6, 5), textcoords="offset points", fontsize=9)
+            side = ("right", -8) if number % 2 == 0 else ("left", 8)  # so that names of neighbours do not collide
+            ax.annotate(name, (x, y), xytext=(side[1], 6), textcoords="offset points", fontsize=9, ha=side[0])
         for name, level in floors.items():
             ax.axhline(level, color="black", ls=":", lw=1)
             ax.annotate(
@@ -47,5 +48,5 @@ def draw_points(
             )
         ax.set(xlabel=x_label, ylabel=y_label, title=title)
         ax.set_xlim(0, 1)
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, 1.15 * max([*(y for _, y in points.values()), *floors.values()]))
     return fig
