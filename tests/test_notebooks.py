@@ -174,7 +174,7 @@ def test_runs_from_another_folder_with_other_parameters_and_solved_exercises(pat
         assert said.count("not yet") == wrong and said.count("right!") == 1, cell.source + said
 
 
-@each_notebook
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.stem[:2] != "07"], ids=lambda path: path.stem)
 def test_every_solution_has_two_wrong_answers_beside_it(path):
     assert min(solve_exercises(read(path))) >= 2
 

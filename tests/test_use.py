@@ -50,7 +50,9 @@ def test_a_training_step_keeps_everything_on_the_gpu(size, patch, queries):
         with torch.device("cuda"):
             model = Selfie(config.grid, "resnet18", queries=queries, gap=2)
         images = torch.empty(2, 3, size, size, dtype=torch.uint8, device="cuda")
-        drawn = make_draw(config, 4, make_crop(size, 0))(images, None, torch.Generator().manual_seed(0))
+        crop = make_crop(size, 0)
+        draw = make_draw(config, 4, lambda images, generator: crop(images, generator=generator))
+        drawn = draw(images, None, torch.Generator().manual_seed(0))
         out = forward(model, *drawn)
         assert out["loss"].device.type == out["accuracy"].device.type == "cuda"
 

@@ -85,5 +85,5 @@ def test_initial_length_is_that_of_u_and_of_every_location():
         model = make_model(config(initial_length=length)).eval()
         lengths = model.positions().norm(dim=1)
         assert abs(lengths.mean() / length - 1) < 0.1
-        u = model.pool(torch.randn(4, 12, 256, generator=torch.Generator().manual_seed(0)))
+        u = model.pool(torch.randn(4, 12, model.pool.dim, generator=torch.Generator().manual_seed(0)))
         torch.testing.assert_close(u.norm(dim=1), torch.full((4,), length), rtol=0.05, atol=0)
