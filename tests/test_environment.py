@@ -110,7 +110,7 @@ def test_readme_map_has_every_notebook_with_its_recorded_time():
     assert re.fullmatch(r"[0-9a-f]{12}", recorded["environment"]["commit"]), "measured on committed code"
     notebooks = {path.stem for path in (ROOT / "nbs").glob("[0-9][0-9]_*.ipynb")}
     rows = dict(re.findall(r"\| \[(\d\d_\w+)\]\(nbs/\1\.ipynb\) \|[^|]+\| (\d+) s \|", README))
-    assert set(rows) == set(seconds) <= notebooks  # those that the last walkthrough ran
+    assert set(rows) == set(seconds) == notebooks
     assert {name: int(text) for name, text in rows.items()} == {name: round(seconds[name]) for name in rows}
 
 
