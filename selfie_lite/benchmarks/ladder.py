@@ -29,6 +29,7 @@ from selfie_lite.training.device import make_accelerator
 from selfie_lite.training.finetune import FINETUNE_PRESETS, SCRATCH, finetune
 from selfie_lite.training.pretrain import PRESETS, PretrainConfig, make_model, pretrain, split_held_out
 from selfie_lite.training.randomness import generator_of
+from selfie_lite.training.results import append_line
 from selfie_lite.training.run import read_metrics
 from selfie_lite.training.weights import load_patch_network, load_pretrained
 
@@ -153,9 +154,7 @@ class Ladder:
                 took = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
                 line = {"kind": kind, "arm": arm, "seed": seed} | found | {k: round(v, 1) for k, v in took.items()}
                 line |= {"budget": self.said_budget, "threads": torch.get_num_threads(), "environment": environment()}
-                self.file.parent.mkdir(parents=True, exist_ok=True)
-                with open(self.file, "ab", buffering=0) as opened:  # one write, so that two processes do not mix lines
-                    opened.write(json.dumps(line).encode() + b"\n")
+                append_line(self.file, line)
         except SelfieLiteError as error:
             if str(error) == BUSY:
                 return False
@@ -178,8 +177,8 @@ class Ladder:
         for rate in self.budget.learning_rates:
             config = self.config(arm, seed, f"{name}-{rate:g}", rate, self.budget.search_steps)
             last = lines_of(self._pretrained(arm, config), config.steps)[-1]
-            linear, _ = self._linear(load_patch_network(config.folder), self.train, self.held_out)
-            tried.append({"learning_rate": rate, "linear": round(linear, 4)})
+            worth = self._worth(load_patch_network(config.folder), None, self.train, self.held_out)
+            tried.append({"learning_rate": rate, "linear": worth["linear"]})
             if "held_out_accuracy" in last:
                 tried[-1]["puzzle"] = round(last["held_out_accuracy"], 4)
         return {"learning_rate": max(tried, key=lambda row: row["linear"])["learning_rate"], "tried": tried}
@@ -233,14 +232,14 @@ class Ladder:
         masks = sample_masks(len(images), model.grid, model.num_masked, generator_of("ladder", "puzzles"))
         return puzzle_accuracy(model, images, *masks)
 
-    def _worth(self, network: PatchNetwork | None, grid: PatchGrid | None = None) -> dict:
-        y, test_y = self.train.labels[self.probe].numpy(), self.test.labels[self.tested].numpy()
-        x, test_x = embed(network, self.train, self.probe, 250, grid), embed(network, self.test, self.tested, 250, grid)
+    def _worth(
+        self, network: PatchNetwork | None, grid: PatchGrid | None = None, data: ImageDataset | None = None,
+        indices: torch.Tensor | None = None,
+    ) -> dict:  # fmt: skip
+        """Probes learnt on the probe's images and read on the test images, or on those at `indices` of `data`."""
+        data, indices = data or self.test, self.tested if indices is None else indices
+        y, test_y = self.train.labels[self.probe].numpy(), data.labels[indices].numpy()
+        x, test_x = embed(network, self.train, self.probe, 250, grid), embed(network, data, indices, 250, grid)
         linear, strength = linear_probe(x, y, test_x, test_y, len(y) * 4 // 5)
         worth = {"linear": linear, "knn": knn_accuracy(x, y, test_x, test_y), "rank": effective_rank(test_x)}
         return {name: round(value, 4) for name, value in worth.items()} | {"strength": strength}
-
-    def _linear(self, network: PatchNetwork, data: ImageDataset, indices: torch.Tensor) -> tuple[float, float]:
-        y, test_y = self.train.labels[self.probe].numpy(), data.labels[indices].numpy()
-        x, test_x = embed(network, self.train, self.probe), embed(network, data, indices)
-        return linear_probe(x, y, test_x, test_y, len(y) * 4 // 5)

@@ -31,8 +31,9 @@ from selfie_lite.training.device import compiles
 from selfie_lite.training.finetune import SCRATCH, FinetuneConfig, finetune
 from selfie_lite.training.pretrain import PretrainConfig
 from selfie_lite.workbook.notebook import folder_of_runs
+from selfie_lite.workbook.walkthrough import NOTEBOOKS
 
-LADDER = Path(__file__).resolve().parents[2] / "nbs" / "results" / "ladder.jsonl"
+LADDER = NOTEBOOKS / "results" / "ladder.jsonl"
 PROBE = 5  # seconds that a linear probe takes, about
 STATE: dict[str, type | tuple[type, ...]] = {
     "scale": str, "spent": (int, float), "measured": dict, "plans": dict, "parts": dict

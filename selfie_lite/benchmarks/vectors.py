@@ -2,7 +2,6 @@
 by themselves on a P that stays as it is. One line a seed and form is appended to a file as it is finished; lines that
 are there are not made again."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfie_lite.augment import normalize
+from selfie_lite.benchmarks.ladder import going_on, lines_of
 from selfie_lite.data.datasets import ImageDataset, ImageFiles, load_dataset
 from selfie_lite.errors import SelfieLiteError
 from selfie_lite.files import read_json_lines
@@ -23,7 +23,7 @@ from selfie_lite.selfie import take
 from selfie_lite.training.batches import read_batches
 from selfie_lite.training.pretrain import PRESETS, pretrain, split_held_out
 from selfie_lite.training.randomness import generator_of, seed_of
-from selfie_lite.training.run import read_metrics
+from selfie_lite.training.results import append_line
 from selfie_lite.training.weights import load_patch_network, load_pretrained
 
 FORMS = {"rows and columns": True, "one a location": False}
@@ -36,7 +36,6 @@ def compare_vectors(
 ) -> list[dict]:  # fmt: skip
     """All lines of `file`, after what is missing was measured: without a `source`, pretraining runs of the preset
     laptop49; with one, vectors learnt on the features that its P gives of so many `images`."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     features, grid = torch.empty(0), PatchGrid(56, 8)
     for seed in seeds:
         for form, factorized in FORMS.items():
@@ -56,8 +55,7 @@ def compare_vectors(
             took = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
             line = cell | found | {name: round(value, 1) for name, value in took.items()}
             line |= {"threads": torch.get_num_threads(), "environment": environment()}
-            with open(file, "ab", buffering=0) as opened:
-                opened.write(json.dumps(line).encode() + b"\n")
+            append_line(file, line)
             say(f"{cell['kind']}, {form}, seed {seed}: {found['accuracy']:.3f}, {took['seconds']:.0f} s")
     return _lines(file)
 
@@ -74,10 +72,7 @@ def _pretrain(cell: dict, factorized: bool) -> dict:
         warmup_steps=cell["steps"] // 10, eval_every=max(1, cell["steps"] // 2), log_every=4,
         save_every=max(1, cell["steps"] // 8),
     )  # fmt: skip
-    begun = (config.folder / "config.json").is_file()
-    lines = read_metrics(pretrain(config.updated(resume="newest") if begun else config))
-    if "held_out_accuracy" not in lines[-1]:
-        raise SelfieLiteError(f"the run {config.name} was stopped; the same command goes on.")
+    lines = lines_of(pretrain(going_on(config)), config.steps)
     vectors = config.grid.side * 2 if factorized else config.grid.count
     found = {"accuracy": lines[-1]["held_out_accuracy"], "chance": config.chance, "number_of_vectors": vectors}
     return found | {"metrics": lines, "config": config.to_dict()}

@@ -75,12 +75,9 @@ def keep_result(config: Any, result: dict, say: Callable[[str], None] = print) -
         return
     file, same = Path(config.results).expanduser(), ("config", "test_accuracy", "validation_accuracy")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         if any(all(other.get(name) == result.get(name) for name in same) for other in own_lines(file)):
             return
-        _end_last_line(file)
-        with open(file, "ab", buffering=0) as opened:  # one write, so that two runs do not mix their lines
-            opened.write(json.dumps(result).encode() + b"\n")
+        append_line(file, result)
     except (OSError, SelfieLiteError) as error:
         words = words_of(error) if isinstance(error, OSError) else error
         say(f"{config.results} got no line ({words}). The result is in {config.folder / RESULT_FILE}.")
@@ -123,16 +120,18 @@ def own_lines(file: Path) -> list[dict]:
     return lines
 
 
-def _end_last_line(file: Path) -> None:
-    """A last line without its end is ended, or taken away if a killed process left but half of it."""
+def append_line(file: Path, value: dict) -> None:
+    """Append an object to a JSON-lines file, which may be new. A last line without its end is ended, or taken away if a
+    killed process left but half of it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     with open(file, "a+b") as opened:
         opened.seek(0)
         text = opened.read()
         rest = text.rpartition(b"\n")[2]
-        if rest and _is_json(rest):
-            opened.write(b"\n")
-        elif rest:
+        if rest and not _is_json(rest):
             opened.truncate(len(text) - len(rest))
+        end = b"\n" if rest and _is_json(rest) else b""
+        opened.write(end + json.dumps(value).encode() + b"\n")  # one write, so that two runs do not mix their lines
 
 
 def _is_json(text: bytes) -> bool:

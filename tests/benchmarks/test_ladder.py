@@ -12,6 +12,7 @@ from selfie_lite.benchmarks import ladder
 from selfie_lite.benchmarks.baselines import BASELINES
 from selfie_lite.evaluation.ladder import by_arm, paired_differences, read_ladder
 from selfie_lite.training.pretrain import make_model
+from selfie_lite.training.results import append_line
 from selfie_lite.training.weights import load_patch_network
 
 BUDGET = ladder.Budget(
@@ -62,6 +63,19 @@ def test_what_is_there_is_not_run_again_and_another_budget_is(place, monkeypatch
         ladder.run_ladder(file, ["untrained"], [0], replace(BUDGET, steps=3))
     with pytest.raises(SelfieLiteError, match="Did you mean 'location'"):
         ladder.run_ladder(file, ["locatoin"], [0], BUDGET)
+
+
+def test_half_a_line_of_a_killed_process_does_not_spoil_the_next(tmp_path):
+    file = tmp_path / "new" / "ladder.jsonl"
+    append_line(file, {"kind": "search", "arm": "a", "seed": 0, "budget": {}})
+    whole = file.read_bytes()
+    for rest, arms in (
+        (whole[:20], ["a", "b"]),
+        (whole[:-1], ["a", "a", "b"]),
+    ):  # half a line goes, a whole one is ended
+        file.write_bytes(whole + rest)
+        append_line(file, {"kind": "search", "arm": "b", "seed": 0, "budget": {}})
+        assert [line["arm"] for line in read_ladder(file)] == arms
 
 
 def test_arms_share_their_first_weights_and_their_puzzles(place):
